@@ -1,0 +1,204 @@
+"""The avatar: isotropic opaque Gaussians on a subdivided body mesh, with pose-driven offsets (SPEC 9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from smplx.lbs import batch_rigid_transform
+from torch import Tensor, nn
+
+from common.body_model.body import BodyModel
+from common.body_model.identity import Identity
+from common.camera import Camera
+from common.gaussians import Gaussians
+from common.joints import N_BODY_POSE
+from common.pose import SmplxPose, rotation_to_6d
+from common.skinning_field import SkinningField
+from main.config import AvatarConfig
+
+N_POSE_FEATURES = N_BODY_POSE * 6
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """Colours of N Gaussians, activated, in [0, 1]."""
+
+    rgb: Tensor  # (N, 3) the avatar's own colour
+    rgb_aux: Tensor  # (N, 3) absorbs the generated videos' drifting colour
+    seg: Tensor  # (N, 3) part colours
+
+
+@dataclass(frozen=True)
+class PosedAvatar:
+    """One avatar in one pose; world space unless said otherwise."""
+
+    vertices: Tensor  # (N, 3) the body with identity and expression, no offsets
+    base_mean: Tensor  # (N, 3) with mean_offset
+    refined_mean: Tensor  # (N, 3) with mean_offset and the pose-driven offset
+    base_neutral: Tensor  # (N, 3) neutral pose, no expression, with mean_offset
+    refined_neutral: Tensor  # (N, 3) the same with the pose-driven offset
+    scale: Tensor  # (N, 1) metres
+    appearance: Appearance
+
+    @property
+    def base(self) -> Gaussians:
+        """Gaussians without the pose-driven offset."""
+        return Gaussians(self.base_mean, self.scale, self.appearance.rgb)
+
+    @property
+    def refined(self) -> Gaussians:
+        """Gaussians with the pose-driven offset."""
+        return Gaussians(self.refined_mean, self.scale, self.appearance.rgb)
+
+
+class Avatar(nn.Module):
+    """Parameters and posing of one person's avatar; `state_dict` has the published `persona.*` keys (SPEC 5)."""
+
+    def __init__(
+        self,
+        config: AvatarConfig,
+        body: BodyModel,
+        skinning_field: SkinningField,
+        identity: Identity,
+    ) -> None:
+        """An untrained avatar: zero offsets and tri-plane, zero logits, random offset net (torch's seed)."""
+        super().__init__()
+        self.config = config
+        self.body = body
+        self.skinning_field = skinning_field
+        n, hidden = body.n_vertices_high, config.n_hidden
+        size = config.triplane_resolution
+        n_features = 3 * config.triplane_channels
+
+        self.triplane = nn.Parameter(torch.zeros(3, config.triplane_channels, size, size))
+        self.mean_offset_offset_net = nn.Sequential(
+            nn.Linear(n_features + N_POSE_FEATURES, hidden),
+            nn.GroupNorm(config.n_groups, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.GroupNorm(config.n_groups, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.GroupNorm(config.n_groups, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, 3),
+        )
+        self.mean_offset = nn.Parameter(torch.zeros(n, 3))  # metres, neutral pose
+        self.scale = nn.Parameter(torch.zeros(n, 1))  # log metres
+        self.rgb = nn.Parameter(torch.zeros(n, 3))  # logits
+        self.rgb_aux = nn.Parameter(torch.zeros(n, 3))
+        self.seg = nn.Parameter(torch.zeros(n, 3))
+        self.register_buffer("shape_param", identity.shape)
+        self.register_buffer("face_offset", identity.face_offset)
+        self.register_buffer("joint_offset", identity.joint_offset)
+
+        self._precompute(identity)
+
+    @torch.no_grad()
+    def _precompute(self, identity: Identity) -> None:
+        """Everything that depends on body and identity alone."""
+        body = self.body
+        interpolate = body.subdivider.interpolate
+        joints = body.zero_pose_joints(identity)
+        neutral_pose = SmplxPose.from_params(body.neutral_pose_params(jaw_open=False).to(joints.dtype))
+        to_neutral = joint_transforms(neutral_pose.rotation, joints, body.parents)
+        template = interpolate(body.neutral_vertices(None, jaw_open=True))
+        parts = body.parts_high
+        constants = {
+            "neutral_vertices": interpolate(body.neutral_vertices(identity, jaw_open=False)),  # (N, 3)
+            "zero_pose_joints": joints,  # (55, 3)
+            "neutral_to_zero": torch.linalg.inv(to_neutral),  # (55, 4, 4)
+            "triplane_points": (template - template.mean(0)) / (self.config.triplane_extent_m / 2),  # (N, 3)
+            "diffused_index": (~(parts.hand | parts.face)).nonzero().squeeze(1),
+            "moving_index": (~(parts.hand | parts.expression | parts.eye)).nonzero().squeeze(1),
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+
+    @property
+    def identity(self) -> Identity:
+        """The identity that is stored in the snapshot."""
+        return Identity(self.shape_param, self.face_offset, self.joint_offset)
+
+    @property
+    def appearance(self) -> Appearance:
+        """Activated colours."""
+        return Appearance(torch.sigmoid(self.rgb), torch.sigmoid(self.rgb_aux), torch.sigmoid(self.seg))
+
+    def skinning_weights(self, mean: Tensor) -> Tensor:
+        """Weights (N, 55): the body's own for hands and face, the diffused field's at `mean` elsewhere."""
+        sampled = self.skinning_field.sample(
+            mean[self.diffused_index], torch.exp(self.scale.detach()[self.diffused_index])
+        )
+        return self.body.skinning_weights_high.index_copy(0, self.diffused_index, sampled)
+
+    def triplane_features(self) -> Tensor:
+        """Features (M, 96) of the vertices that can move with the pose: planes xy, xz, yz."""
+        points = self.triplane_points[self.moving_index]
+        grid = torch.stack([points[:, [0, 1]], points[:, [0, 2]], points[:, [1, 2]]])[:, :, None]
+        features = F.grid_sample(self.triplane, grid, mode="bilinear", align_corners=False)  # (3, C, M, 1)
+        return features.squeeze(3).permute(2, 0, 1).reshape(len(points), -1)
+
+    def pose_offset(self, pose: SmplxPose, weights: Tensor) -> Tensor:
+        """Pose-driven offsets (N, 3) in metres; `weights` (N, 55) are those of the base avatar.
+
+        A vertex sees the body joints within 4 rings of its dominant joint, so the pose part of the
+        first layer takes one of 55 values and is computed once a joint.
+        """
+        first, *rest = self.mean_offset_offset_net
+        dominant = weights.detach()[self.moving_index].argmax(1)
+        pose_6d = rotation_to_6d(pose.body_rotation.detach())  # (21, 6)
+        seen = self.body.kinematic_reach[:, 1 : 1 + N_BODY_POSE, None] * pose_6d  # (55, 21, 6)
+        features = self.triplane_features()
+        n_features = features.shape[1]
+        by_joint = seen.reshape(len(seen), -1) @ first.weight[:, n_features:].T  # (55, hidden)
+        hidden = F.linear(features, first.weight[:, :n_features], first.bias) + by_joint[dominant]
+        for layer in rest:
+            hidden = layer(hidden)
+        offset = hidden / self.config.offset_divisor
+        return torch.zeros_like(self.neutral_vertices).index_copy(0, self.moving_index, offset)
+
+    def transforms(self, pose: SmplxPose) -> Tensor:
+        """Joint transforms (55, 4, 4) from the neutral pose to `pose` in camera space, `trans` included."""
+        to_target = joint_transforms(pose.rotation, self.zero_pose_joints, self.body.parents)
+        transform = to_target @ self.neutral_to_zero
+        return transform + F.pad(pose.trans[:, None], (3, 0, 0, 1))
+
+    def forward(self, pose: SmplxPose, camera: Camera) -> PosedAvatar:
+        """The avatar in a camera-space pose, moved to world space."""
+        base = self.neutral_vertices + self.mean_offset
+        weights = self.skinning_weights(base)
+        refined = base + self.pose_offset(pose, weights)
+        expression = self.body.expr_dirs_high @ pose.expr
+        weights_refined = self.skinning_weights(refined + expression)
+
+        transforms = self.transforms(pose)
+        blended = blend_transforms(weights, transforms)
+        blended_refined = blend_transforms(weights_refined, transforms)
+        return PosedAvatar(
+            vertices=camera.camera_to_world(apply_transforms(blended, self.neutral_vertices + expression)),
+            base_mean=camera.camera_to_world(apply_transforms(blended, base + expression)),
+            refined_mean=camera.camera_to_world(apply_transforms(blended_refined, refined + expression)),
+            base_neutral=base,
+            refined_neutral=refined,
+            scale=torch.exp(self.scale),
+            appearance=self.appearance,
+        )
+
+
+def joint_transforms(rotation: Tensor, joints: Tensor, parents: Tensor) -> Tensor:
+    """Transforms (55, 4, 4) from the zero pose to the pose `rotation` (55, 3, 3), about `joints` (55, 3)."""
+    _, transform = batch_rigid_transform(rotation[None], joints[None], parents, dtype=joints.dtype)
+    return transform[0]
+
+
+def blend_transforms(weights: Tensor, transforms: Tensor) -> Tensor:
+    """Linear blend of joint transforms: weights (N, 55), transforms (55, 4, 4) -> (N, 3, 4)."""
+    return (weights @ transforms[:, :3].reshape(len(transforms), 12)).reshape(-1, 3, 4)
+
+
+def apply_transforms(transforms: Tensor, points: Tensor) -> Tensor:
+    """Affine transforms (N, 3, 4) applied to points (N, 3)."""
+    return (transforms[:, :, :3] * points[:, None]).sum(2) + transforms[:, :, 3]

@@ -1,0 +1,350 @@
+"""Everything that is rendered of an avatar: named channels of one rasterizer pass per Gaussian set and camera (SPEC 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common.avatar import PosedAvatar
+from common.body_model.body import BodyModel
+from common.camera import Camera
+from common.gaussians import Gaussians
+from common.mesh import vertex_normals
+from common.rasterizer import interpolate_mesh, rasterize, rasterize_mesh
+
+MASK_THRESHOLD = 0.9  # a pixel belongs to the avatar where its mask is above this
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Values that are splatted like a colour."""
+
+    value: Tensor  # (N, C)
+    is_detached: bool = False  # sends gradient to `value` only, never to the geometry
+
+
+def render(gaussians: Gaussians, camera: Camera, channels: Mapping[str, Channel]) -> dict[str, Tensor]:
+    """Splat all channels in one rasterizer pass; each comes back as (C, H, W) on a background of 0."""
+    widths = [channel.value.shape[1] for channel in channels.values()]
+    detached = [channel.is_detached for channel in channels.values() for _ in range(channel.value.shape[1])]
+    stacked = torch.cat([channel.value for channel in channels.values()], dim=1)
+    image = rasterize(gaussians, camera, stacked, detached)
+    return dict(zip(channels, image.split(widths), strict=True))
+
+
+def over(image: Tensor, mask: Tensor, background: Tensor | float) -> Tensor:
+    """A premultiplied image (C, H, W) over a background: image + background (1 - mask)."""
+    return image + background * (1 - mask)
+
+
+@dataclass(frozen=True)
+class BodyRender:
+    """Renders of one Gaussian set by one camera; images are premultiplied (on black)."""
+
+    image: Tensor  # (3, H, W)
+    mask: Tensor  # (1, H, W)
+    image_aux: Tensor  # (3, H, W) auxiliary colour, geometry detached
+    image_detached: Tensor  # (3, H, W) own colour, geometry detached
+    depth: Tensor  # (1, H, W) metres times mask
+    normal: Tensor  # (3, H, W) in [0, 1], background 0
+    seg: Tensor  # (3, H, W)
+
+
+@dataclass(frozen=True)
+class FaceRender:
+    """Renders of the face: all Gaussians splatted, those outside expression and eyes black."""
+
+    image: Tensor  # (3, H, W)
+    image_initial: Tensor  # (3, H, W) in the colours of the initialisation, constant
+    image_aux: Tensor  # (3, H, W)
+    mask: Tensor  # (1, H, W) expression and eyes
+    eye_mask: Tensor  # (1, H, W)
+    image_detached: Tensor  # (3, H, W) all Gaussians' colours, geometry detached
+    body_mask: Tensor  # (1, H, W) all Gaussians
+
+
+@dataclass(frozen=True)
+class HandRender:
+    """Each hand's Gaussians alone; right, then left."""
+
+    image: Tensor  # (6, H, W) geometry detached
+    mask: Tensor  # (2, H, W)
+
+
+def normal_channel(mean: Tensor, body: BodyModel, camera: Camera) -> Channel:
+    """Normals (nx, -ny, -nz) in camera space of the surface through the Gaussians' means."""
+    normals = camera.rotate_to_camera(vertex_normals(mean, body.faces_high))
+    return Channel(normals * normals.new_tensor([1.0, -1.0, -1.0]))
+
+
+def view_channels(gaussians: Gaussians, body: BodyModel, camera: Camera) -> dict[str, Channel]:
+    """What every view needs: image, mask, depth and normals."""
+    mean = gaussians.mean
+    return {
+        "image": Channel(gaussians.rgb),
+        "mask": Channel(torch.ones_like(mean[:, :1])),
+        "depth": Channel(camera.world_to_camera(mean)[:, 2:], is_detached=True),
+        "normal": normal_channel(mean, body, camera),
+    }
+
+
+def normal_on_background(normal: Tensor, mask: Tensor) -> Tensor:
+    """Rendered normals over a background of -1, mapped from [-1, 1] to [0, 1]."""
+    return (over(normal, mask, -1.0) + 1) / 2
+
+
+def body_channels(gaussians: Gaussians, posed: PosedAvatar, body: BodyModel, camera: Camera) -> dict[str, Channel]:
+    """The channels of a BodyRender."""
+    return {
+        **view_channels(gaussians, body, camera),
+        "image_aux": Channel(posed.appearance.rgb_aux, is_detached=True),
+        "image_detached": Channel(gaussians.rgb, is_detached=True),
+        "seg": Channel(posed.appearance.seg),
+    }
+
+
+def body_render(rendered: Mapping[str, Tensor]) -> BodyRender:
+    """BodyRender from the rasterizer's output for body_channels."""
+    return BodyRender(
+        image=rendered["image"],
+        mask=rendered["mask"],
+        image_aux=rendered["image_aux"],
+        image_detached=rendered["image_detached"],
+        depth=rendered["depth"],
+        normal=normal_on_background(rendered["normal"], rendered["mask"]),
+        seg=rendered["seg"],
+    )
+
+
+def face_channels(posed: PosedAvatar, body: BodyModel, initial_rgb: Tensor) -> dict[str, Channel]:
+    """The channels of a FaceRender but the image with all colours and its mask."""
+    parts = body.parts_high
+    dtype = posed.scale.dtype
+    is_face = (parts.expression | parts.eye).to(dtype)[:, None]
+    return {
+        "face_image": Channel(posed.appearance.rgb * is_face),
+        "face_image_initial": Channel(initial_rgb * is_face),
+        "face_image_aux": Channel(posed.appearance.rgb_aux * is_face),
+        "face_mask": Channel(is_face),
+        "eye_mask": Channel(parts.eye.to(dtype)[:, None]),
+    }
+
+
+def face_render(rendered: Mapping[str, Tensor]) -> FaceRender:
+    """FaceRender from the rasterizer's output."""
+    return FaceRender(
+        image=rendered["face_image"],
+        image_initial=rendered["face_image_initial"],
+        image_aux=rendered["face_image_aux"],
+        mask=rendered["face_mask"],
+        eye_mask=rendered["eye_mask"],
+        image_detached=rendered["image_detached"],
+        body_mask=rendered["mask"],
+    )
+
+
+def boundary_channel(neutral_mean: Tensor) -> Channel:
+    """Neutral positions in metres as colours, (c - mean c + 1) / 2; constants."""
+    position = neutral_mean.detach()
+    return Channel((position - position.mean(0) + 1) / 2, is_detached=True)
+
+
+def render_hands(gaussians: Gaussians, body: BodyModel, camera: Camera) -> HandRender:
+    """Right and left hand, each in a pass of its own."""
+    images, masks = [], []
+    for is_hand in (body.parts_high.right_hand, body.parts_high.left_hand):
+        hand = gaussians.select(is_hand.nonzero().squeeze(1))
+        rendered = render(
+            hand,
+            camera,
+            {"image": Channel(hand.rgb, is_detached=True), "mask": Channel(torch.ones_like(hand.mean[:, :1]))},
+        )
+        images.append(rendered["image"])
+        masks.append(rendered["mask"])
+    return HandRender(torch.cat(images), torch.cat(masks))
+
+
+@torch.no_grad()
+def mesh_masks(vertices: Tensor, faces: Tensor, camera: Camera, attributes: Tensor) -> Tensor:
+    """Per-vertex attributes (V, A) of the nearest surface, (A, H, W); vertices (V, 3) in world space."""
+    fragments = rasterize_mesh(camera.world_to_camera(vertices), faces, camera)
+    return interpolate_mesh(fragments, attributes, faces)
+
+
+@torch.no_grad()
+def hand_mesh_mask(vertices: Tensor, body: BodyModel, camera: Camera) -> Tensor:
+    """Silhouettes (2, H, W) of the right and the left hand's own triangles; vertices (V, 3) in world space."""
+    ones = torch.ones_like(vertices[:, :1])
+    hands = (body.right_hand_faces, body.left_hand_faces)
+    return torch.cat([mesh_masks(vertices, faces, camera, ones) for faces in hands])
+
+
+@torch.no_grad()
+def face_mesh_masks(vertices: Tensor, body: BodyModel, camera: Camera, closed_mouth: bool = False) -> Tensor:
+    """Face and eye masks (2, H, W) of the whole low-resolution mesh; vertices (V, 3) in world space."""
+    parts = body.parts_low
+    attributes = torch.stack([parts.expression | parts.eye, parts.eye], dim=1).to(vertices.dtype)
+    faces = body.faces_closed_mouth if closed_mouth else body.faces
+    return mesh_masks(vertices, faces, camera, attributes)
+
+
+def sobel_magnitude(image: Tensor) -> Tensor:
+    """Mean over channels of the Sobel gradient's norm (kernel / 8, replicate padding): (C, H, W) -> (H, W)."""
+    kernel = image.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
+    kernels = torch.stack([kernel, kernel.T])[:, None]
+    gradient = F.conv2d(F.pad(image[:, None], (1, 1, 1, 1), mode="replicate"), kernels)  # (C, 2, H, W)
+    return (gradient.square().sum(1) + 1e-6).sqrt().mean(0)
+
+
+def dilation_kernel_size(mask: Tensor, ratio: float) -> int:
+    """Odd kernel size, `ratio` of the larger side of the box around mask > 0.9; 0 where that box is empty."""
+    rows, columns = (mask.squeeze(0) > MASK_THRESHOLD).nonzero(as_tuple=True)
+    if len(rows) == 0:
+        return 0
+    side = max(int(rows.max() - rows.min()), int(columns.max() - columns.min())) + 1
+    size = round(ratio * side)
+    return size + 1 if size % 2 == 0 else size
+
+
+def dilate(mask: Tensor, kernel_size: int) -> Tensor:
+    """Dilation of a 0/1 mask (1, H, W) by a square of odd size; size 0 or 1 changes nothing."""
+    if kernel_size <= 1:
+        return mask
+    return F.max_pool2d(mask[None], kernel_size, stride=1, padding=kernel_size // 2)[0]
+
+
+@torch.no_grad()
+def boundary_map(positions: Tensor, mask: Tensor, face_mask: Tensor, threshold: float, ratio: float) -> Tensor:
+    """Depth-boundary map (1, H, W) of 0 and 1 (SPEC 11).
+
+    positions (3, H, W): rendered boundary_channel; mask (1, H, W): rendered mask whose box sets the dilation;
+    face_mask (1, H, W): mesh face mask with closed mouth, whose pixels are no boundary.
+    """
+    is_boundary = sobel_magnitude(positions)[None] > threshold
+    is_face = face_mask > MASK_THRESHOLD
+    return dilate((is_boundary & ~is_face).to(mask.dtype), dilation_kernel_size(mask, ratio))
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """Boundary maps of one photo."""
+
+    base: Tensor  # (1, H, W)
+    refined: Tensor  # (1, H, W)
+    patch: Tensor  # (1, h, w)
+
+
+@dataclass(frozen=True)
+class MeshTargets:
+    """Mesh renders that the Gaussians are held to; constants."""
+
+    hand_mask: Tensor  # (2, H, W) right, left
+    eye_mask: Tensor  # (1, H, W)
+    patch_face_mask: Tensor | None = None  # (1, h, w)
+
+
+@dataclass(frozen=True)
+class TrainingRenders:
+    """All that the losses need of one frame; the optional parts exist where the frame has use for them."""
+
+    base: BodyRender
+    refined: BodyRender
+    face: FaceRender | None = None
+    hands: HandRender | None = None
+    mesh: MeshTargets | None = None
+    patch: FaceRender | None = None
+    boundaries: Boundaries | None = None
+
+
+def render_view(gaussians: Gaussians, body: BodyModel, camera: Camera) -> dict[str, Tensor]:
+    """Image (premultiplied), mask, depth and normals ([0, 1]) for testing and animation, in one pass."""
+    rendered = render(gaussians, camera, view_channels(gaussians, body, camera))
+    rendered["normal"] = normal_on_background(rendered["normal"], rendered["mask"])
+    return rendered
+
+
+def render_fit(posed: PosedAvatar, body: BodyModel, camera: Camera) -> TrainingRenders:
+    """The renders of pose fitting: base and refined body."""
+    base, refined = (
+        body_render(render(gaussians, camera, body_channels(gaussians, posed, body, camera)))
+        for gaussians in (posed.base, posed.refined)
+    )
+    return TrainingRenders(base, refined)
+
+
+def render_training(
+    posed: PosedAvatar,
+    body: BodyModel,
+    camera: Camera,
+    initial_rgb: Tensor,
+    face_camera: Camera | None,
+    thresholds: tuple[float, float, float],
+) -> TrainingRenders:
+    """The renders of a training step: one pass each for base, refined, either hand and, on photos, the face patch.
+
+    `face_camera` is given for captured frames only; `thresholds` are the boundary threshold and the dilation
+    ratios of image and patch.
+    """
+    base_channels = {**body_channels(posed.base, posed, body, camera), **face_channels(posed, body, initial_rgb)}
+    refined_channels = body_channels(posed.refined, posed, body, camera)
+    if face_camera is not None:
+        base_channels["position"] = boundary_channel(posed.base_neutral)
+        refined_channels["position"] = boundary_channel(posed.refined_neutral)
+    base = render(posed.base, camera, base_channels)
+    refined = render(posed.refined, camera, refined_channels)
+
+    vertices = posed.vertices[: body.n_vertices].detach()
+    hand_mask = hand_mesh_mask(vertices, body, camera)
+    renders = TrainingRenders(
+        base=body_render(base),
+        refined=body_render(refined),
+        face=face_render(base),
+        hands=render_hands(posed.base, body, camera),
+        mesh=MeshTargets(hand_mask, face_mesh_masks(vertices, body, camera)[1:]),
+    )
+    if face_camera is None:
+        return renders
+
+    threshold, ratio, ratio_patch = thresholds
+    closed_face = face_mesh_masks(vertices, body, camera, closed_mouth=True)[:1]
+    patch = _render_patch(posed, body, face_camera, initial_rgb)
+    return replace(
+        renders,
+        patch=face_render(patch),
+        mesh=MeshTargets(
+            hand_mask, renders.mesh.eye_mask, face_mesh_masks(vertices, body, face_camera)[:1]
+        ),
+        boundaries=Boundaries(
+            base=boundary_map(base["position"], base["mask"], closed_face, threshold, ratio),
+            refined=boundary_map(refined["position"], refined["mask"], closed_face, threshold, ratio),
+            patch=boundary_map(
+                patch["position"],
+                patch["mask"],
+                face_mesh_masks(vertices, body, face_camera, closed_mouth=True)[:1],
+                threshold,
+                ratio_patch,
+            ),
+        ),
+    )
+
+
+def _render_patch(
+    posed: PosedAvatar, body: BodyModel, face_camera: Camera, initial_rgb: Tensor
+) -> dict[str, Tensor]:
+    """The face patch: face channels, all colours with detached geometry, mask, and positions of the face."""
+    channels = face_channels(posed, body, initial_rgb)
+    position = boundary_channel(posed.base_neutral)
+    return render(
+        posed.base,
+        face_camera,
+        {
+            **channels,
+            "image_detached": Channel(posed.appearance.rgb, is_detached=True),
+            "mask": Channel(torch.ones_like(posed.scale), is_detached=True),
+            "position": Channel(position.value * channels["face_mask"].value, is_detached=True),
+        },
+    )

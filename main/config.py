@@ -1,0 +1,114 @@
+"""Every hyper-parameter, once, with its unit and source. Frozen values, no side effects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class BodyConfig:
+    """Which body model is used (SPEC 7)."""
+
+    gender: str = "male"  # the published system always uses the male file
+    field_gender: str = "neutral"  # the diffused skinning field is made from the neutral file (SPEC 8)
+    n_subdivisions: int | None = None  # None: 2 as published; 1 for the small demo; inference: the snapshot's
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    """The diffused skinning field (SPEC 8)."""
+
+    resolution: int = 128  # grid points per axis
+    n_iterations: int = 100  # diffusion steps
+    threshold_m: float = 0.02  # grid points nearer than this to a vertex stay fixed, metres
+    expansion: float = 0.3  # bounding box growth on every side, fraction of its size
+
+
+@dataclass(frozen=True)
+class AvatarConfig:
+    """Shape of the avatar's learned parts (SPEC 9)."""
+
+    triplane_channels: int = 32
+    triplane_resolution: int = 128
+    triplane_extent_m: float = 2.0  # side of the cube that the planes cover, metres
+    n_hidden: int = 128  # width of the offset net
+    n_groups: int = 4  # GroupNorm groups
+    offset_divisor: float = 100.0  # net output / this = metres
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss terms (SPEC 12); a term's conditions are in common/losses.py and common/objective.py."""
+
+    l1: float = 0.8
+    ssim: float = 0.2
+    lpips: float = 1.0
+    boundary: float = 0.1  # factor of the image terms on the photo where the boundary map is 1
+    captured_geometry: float = 0.1  # factor of depth, normals and parts on the photo
+    depth: float = 0.01
+    image_refined: float = 0.1  # 1 when poses are fitted
+    hand_mask: float = 50.0
+    patch: float = 0.1
+    lap_mean: float = 10.0
+    lap_scale: float = 1e6
+    lap_rgb: float = 0.1
+    hand_rgb_tv: float = 100.0
+    geometry_weight: float = 1e5  # w of the Laplacian terms
+    geometry_weight_face: float = 50.0  # times this on eyes and expression vertices
+    geometry_weight_hand: float = 10.0  # times this on hands and the expression boundary (overrides)
+    boundary_threshold: float = 0.02  # Sobel magnitude of rendered positions (SPEC 11)
+    boundary_ratio: float = 0.015  # dilation, fraction of the mask box's larger side
+    boundary_ratio_patch: float = 0.06
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Adam and its schedule (SPEC 13)."""
+
+    n_epochs: int = 5
+    lr: float = 1e-3  # mean_offset, triplane, offset net
+    lr_appearance: float = 1e-2  # scale, rgb, rgb_aux, seg
+    lr_smplx: float = 1e-3
+    lr_hand: float = 1e-4
+    eps: float = 1e-15
+    lr_drop_at: float = 0.75  # fraction of all iterations
+    lr_drop: float = 0.1
+    fit_repeats: int = 10  # how often an epoch of pose fitting sees each test frame (SPEC 14)
+
+
+@dataclass(frozen=True)
+class AnimationConfig:
+    """Neutral-pose turntable and animation videos (SPEC 15)."""
+
+    n_views: int = 50
+    neutral_focal: float = 1500.0  # pixels
+    neutral_size: int = 1024  # pixels
+    neutral_distance_m: tuple[float, float, float] = (0.0, 3.0, 3.0)  # trans of the neutral pose
+    fps: int = 30
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of it; any value can be set on the command line, for example --optim.n_epochs 10."""
+
+    body: BodyConfig = field(default_factory=BodyConfig)
+    field: FieldConfig = field(default_factory=FieldConfig)
+    avatar: AvatarConfig = field(default_factory=AvatarConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    face_patch_size: int = 256  # pixels (SPEC 3)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things are; all below the repository unless changed."""
+
+    subjects: Path = ROOT / "data" / "subjects"
+    human_model: Path = ROOT / "common" / "human_model_files"
+    skinning_field: Path = ROOT / "tools" / "diffused_skinning_weights"
+    demo_body: Path = ROOT / "data" / "demo_body"
+    demo_field: Path = ROOT / "data" / "cache" / "demo_skinning_field"
+    output: Path = ROOT / "output"
