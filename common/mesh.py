@@ -1,0 +1,222 @@
+"""Triangle meshes: subdivision, normals, neighbour lists with their Laplacian, rings, boundary loops (SPEC 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+MAX_NEIGHBOURS = 10  # SPEC 7: neighbour lists hold at most 10 neighbours per vertex
+
+
+def as_faces(faces: Tensor | np.ndarray) -> Tensor:
+    """Faces (F, 3) of any integer type as an int64 tensor."""
+    if isinstance(faces, np.ndarray):
+        faces = torch.from_numpy(faces.astype(np.int64))
+    if faces.ndim != 2 or faces.shape[1] != 3:
+        raise ValueError(f"faces have shape {tuple(faces.shape)}, expected (F, 3)")
+    return faces.long()
+
+
+def unique_edges(faces: Tensor, n_vertices: int) -> tuple[Tensor, Tensor]:
+    """Edges (E, 2) as (min, max) pairs in lexicographic order, and each face's edge ids (F, 3) for ab, bc, ca."""
+    halves = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1)  # (F, 3, 2): ab, bc, ca
+    key = halves.amin(-1) * n_vertices + halves.amax(-1)
+    key, face_edges = torch.unique(key, sorted=True, return_inverse=True)
+    return torch.stack([key // n_vertices, key % n_vertices], dim=-1), face_edges
+
+
+@dataclass(frozen=True)
+class Subdivision:
+    """One level of midpoint subdivision: old vertices first, then one vertex per edge (SPEC 7)."""
+
+    edges: Tensor  # (E, 2) int64, lexicographic (min, max) pairs of old vertices
+    faces: Tensor  # (4F, 3) int64
+    n_vertices: int  # V + E
+
+    def interpolate(self, features: Tensor) -> Tensor:
+        """Per-vertex features (V, ...) -> (V + E, ...), the new ones midway between their edge's ends."""
+        return _append_midpoints(features, self.edges)
+
+
+def _append_midpoints(features: Tensor, edges: Tensor) -> Tensor:
+    ends = features.index_select(0, edges.reshape(-1)).unflatten(0, (-1, 2))
+    return torch.cat([features, 0.5 * (ends[:, 0] + ends[:, 1])])
+
+
+def subdivide(faces: Tensor | np.ndarray, n_vertices: int) -> Subdivision:
+    """Split every edge of faces (F, 3) at its midpoint; vertex and face order as in SPEC 7."""
+    faces = as_faces(faces)
+    edges, face_edges = unique_edges(faces, n_vertices)
+    a, b, c = faces.unbind(1)
+    ab, bc, ca = (face_edges + n_vertices).unbind(1)
+    blocks = ((a, ab, ca), (b, bc, ab), (c, ca, bc), (bc, ca, ab))
+    new_faces = torch.cat([torch.stack(block, dim=1) for block in blocks])
+    return Subdivision(edges, new_faces, n_vertices + edges.shape[0])
+
+
+class Subdivider(nn.Module):
+    """Several levels of midpoint subdivision of one mesh; `faces` and `n_vertices` are the finest level's."""
+
+    faces: Tensor
+
+    def __init__(self, faces: Tensor | np.ndarray, n_vertices: int, levels: int) -> None:
+        super().__init__()
+        if levels < 0:
+            raise ValueError(f"number of subdivisions is {levels}, expected 0 or more")
+        faces = as_faces(faces)
+        self.levels = levels
+        self.n_vertices_low = n_vertices
+        for level in range(levels):
+            step = subdivide(faces, n_vertices)
+            self.register_buffer(f"edges_{level}", step.edges, persistent=False)
+            faces, n_vertices = step.faces, step.n_vertices
+        self.n_vertices = n_vertices
+        self.register_buffer("faces", faces, persistent=False)
+
+    def interpolate(self, features: Tensor) -> Tensor:
+        """Per-vertex features (V, ...) of the coarse mesh -> (N, ...) of the finest."""
+        if features.shape[0] != self.n_vertices_low:
+            raise ValueError(f"features of {features.shape[0]} vertices, expected {self.n_vertices_low}")
+        for level in range(self.levels):
+            features = _append_midpoints(features, self.get_buffer(f"edges_{level}"))
+        return features
+
+    def interpolate_flag(self, flag: Tensor) -> Tensor:
+        """A boolean part (V,) -> (N,): true only where its interpolated value is exactly 1 (SPEC 7)."""
+        return self.interpolate(flag.to(torch.float32)) == 1
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Unit vertex normals (..., V, 3) of vertices (..., V, 3): area-weighted sums over the faces (SPEC 7)."""
+    corners = vertices.index_select(-2, faces.reshape(-1)).unflatten(-2, (-1, 3))  # (..., F, 3, 3)
+    a, b, c = corners.unbind(-2)
+    face_normals = torch.linalg.cross(b - a, c - a)
+    normals = torch.zeros_like(vertices)
+    for corner in range(3):
+        normals = normals.index_add(-2, faces[:, corner], face_normals)
+    return F.normalize(normals, dim=-1, eps=1e-12)
+
+
+class NeighbourLists(nn.Module):
+    """Capped neighbours of every vertex, with what the Laplacian needs forward and backward (SPEC 7).
+
+    index (V, K) int64 holds the neighbours, padded with the vertex's own index; weight (V, K) is -1/n for
+    neighbours (n: how many are listed) and 0 for padding.
+    """
+
+    index: Tensor
+    weight: Tensor
+    back_index: Tensor  # the same weights by listed neighbour: which vertices list it ...
+    back_offset: Tensor  # ... from which position ...
+    back_weight: Tensor  # ... and with which weight
+
+    def __init__(self, index: Tensor, weight: Tensor) -> None:
+        super().__init__()
+        if index.ndim != 2 or index.shape != weight.shape:
+            raise ValueError(f"index {tuple(index.shape)} and weight {tuple(weight.shape)} must be one (V, K)")
+        lister, slot = torch.nonzero(weight, as_tuple=True)
+        listed = index[lister, slot]
+        order = torch.argsort(listed, stable=True)
+        n_listings = torch.bincount(listed, minlength=index.shape[0])
+        self.register_buffer("index", index.long(), persistent=False)
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("back_index", lister[order], persistent=False)
+        self.register_buffer("back_offset", n_listings.cumsum(0) - n_listings, persistent=False)
+        self.register_buffer("back_weight", weight[lister, slot][order], persistent=False)
+
+
+def neighbour_lists(
+    faces: Tensor | np.ndarray, n_vertices: int, cap: int = MAX_NEIGHBOURS
+) -> NeighbourLists:
+    """Neighbours along edges in increasing index order, cut at `cap` (SPEC 7, 18)."""
+    edges, _ = unique_edges(as_faces(faces), n_vertices)
+    both = torch.cat([edges, edges.flip(1)])
+    both = both[torch.argsort(both[:, 0] * n_vertices + both[:, 1])]
+    vertex, neighbour = both.unbind(1)
+    degree = torch.bincount(vertex, minlength=n_vertices)
+    slot = torch.arange(vertex.shape[0], device=vertex.device) - (degree.cumsum(0) - degree)[vertex]
+    kept = slot < cap
+    index = torch.arange(n_vertices, device=vertex.device)[:, None].repeat(1, cap)
+    weight = torch.zeros(n_vertices, cap, device=vertex.device)
+    index[vertex[kept], slot[kept]] = neighbour[kept]
+    weight[vertex[kept], slot[kept]] = -1.0 / degree.clamp(max=cap)[vertex[kept]]
+    return NeighbourLists(index, weight)
+
+
+class _WeightedNeighbours(torch.autograd.Function):
+    """Weighted sums over listed neighbours; backward gathers too, so that it is quick and deterministic."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, index, weight, back_index, back_offset, back_weight) -> Tensor:
+        ctx.save_for_backward(back_index, back_offset, back_weight)
+        return F.embedding_bag(index, x, per_sample_weights=weight.to(x.dtype), mode="sum")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        index, offset, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_x = F.embedding_bag(index, grad, offset, per_sample_weights=weight.to(grad.dtype), mode="sum")
+        return grad_x, None, None, None, None, None
+
+
+def laplacian(x: Tensor, lists: NeighbourLists) -> Tensor:
+    """L(x) = x minus the mean of its listed neighbours, for x (V, C) (SPEC 7)."""
+    if x.ndim != 2 or x.shape[0] != lists.index.shape[0]:
+        raise ValueError(f"x has shape {tuple(x.shape)}, expected ({lists.index.shape[0]}, C)")
+    sums = _WeightedNeighbours.apply(
+        x.contiguous(), lists.index, lists.weight, lists.back_index, lists.back_offset, lists.back_weight
+    )
+    return x + sums
+
+
+def grow_rings(mask: Tensor, lists: NeighbourLists, n_rings: int) -> Tensor:
+    """Boolean mask (V,) grown n times by all listed neighbours of every member (SPEC 7)."""
+    for _ in range(n_rings):
+        mask = mask.index_fill(0, lists.index[mask].reshape(-1), True)
+    return mask
+
+
+def boundary_loops(faces: Tensor | np.ndarray) -> list[Tensor]:
+    """Open boundaries of the mesh: each a list of vertex ids (L,) in the direction of their faces' edges."""
+    faces = as_faces(faces).cpu()
+    n_vertices = int(faces.max()) + 1 if faces.numel() else 0
+    edges, face_edges = unique_edges(faces, n_vertices)
+    is_open = torch.bincount(face_edges.reshape(-1), minlength=edges.shape[0]) == 1
+    halves = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1)[is_open[face_edges]]
+    successors: dict[int, list[int]] = {}
+    for start, end in halves.tolist():
+        successors.setdefault(start, []).append(end)
+    loops = []
+    while successors:
+        loop = _follow(successors, next(iter(successors)))
+        if loop is not None:
+            loops.append(torch.tensor(loop))
+    return loops
+
+
+def _follow(successors: dict[int, list[int]], start: int) -> list[int] | None:
+    """Take one loop from `start` out of the open half-edges; None if it does not come back."""
+    loop, vertex = [start], start
+    while True:
+        if vertex not in successors:
+            return None
+        following = successors[vertex].pop()
+        if not successors[vertex]:
+            del successors[vertex]
+        if following == start:
+            return loop
+        loop.append(following)
+        vertex = following
+
+
+def fan(loop: Tensor | Sequence[int]) -> Tensor:
+    """Triangles (L - 2, 3) closing a boundary loop, oriented like the faces around it."""
+    ids = torch.as_tensor(loop).flip(0)
+    return torch.stack([ids[:1].expand(ids.shape[0] - 2), ids[1:-1], ids[2:]], dim=1)
