@@ -114,8 +114,8 @@ def absolute_difference(x: Tensor, target: Tensor) -> Tensor:
 def total_variation(images: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean squared difference of neighbours over (C, H, W), down plus right: (..., C, H, W) -> (...).
 
-    With a mask (same shape, bool) a difference counts only where both pixels are inside; elsewhere it is a zero
-    that the mean includes.
+    With a mask (same shape, bool) a difference counts only where both pixels are inside; elsewhere it is a
+    zero that the mean includes.
     """
     down = (images[..., 1:, :] - images[..., :-1, :]).square()
     right = (images[..., 1:] - images[..., :-1]).square()
@@ -128,8 +128,8 @@ def total_variation(images: Tensor, mask: Tensor | None = None) -> Tensor:
 def depth_loss(depth: Tensor, target: Tensor, eps: float = 1e-4, variance_factor: float = 0.5) -> Tensor:
     """Scale- and shift-invariant depth loss of one image (1, H, W), a scalar; 0 if nothing can be compared.
 
-    Each depth is normalised to [0, 1] over the pixels where both are positive; the loss is the scale-invariant
-    log error of Eigen et al. 2014 over the pixels where both stay positive.
+    Each depth is normalised to [0, 1] over the pixels where both are positive; the loss is the
+    scale-invariant log error of Eigen et al. 2014 over the pixels where both stay positive.
     """
 
     def normalised(values: Tensor) -> Tensor:
@@ -201,8 +201,8 @@ def smoothness_weight(
 def lap_mean(lap_offset_mean: Tensor, lap_template: Tensor, weight: Tensor, is_kept: Tensor) -> Tensor:
     """w (L(v + offset) - L(v))^2 where the template's detail is kept, w L(v + offset)^2 elsewhere, (N, 3).
 
-    lap_* (N, 3): Laplacians (common.mesh.laplacian) of the neutral means with and without offset; weight (N, 1);
-    is_kept (N,) bool: hands, eyes and expression vertices.
+    lap_* (N, 3): Laplacians (common.mesh.laplacian) of the neutral means with and without offset;
+    weight (N, 1); is_kept (N,) bool: hands, eyes and expression vertices.
     """
     reference = torch.where(is_kept[:, None], lap_template, torch.zeros_like(lap_template))
     return weight * (lap_offset_mean - reference).square()
