@@ -1,0 +1,86 @@
+"""Json files with numbers in them: reading with checks, writing."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from common.io.atomic import atomic_path
+
+
+def read_json(path: Path) -> Any:
+    """The content of a json file; UserError if it is missing or is not json."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"missing file: {path}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid json ({error}); write it again") from error
+
+
+def read_json_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """A json object that has at least `keys`; UserError names the missing ones."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, expected an object with {', '.join(keys)}")
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}")
+    return content
+
+
+def numbers(value: Any, shape: tuple[int, ...], where: str) -> Tensor:
+    """Nested or flat lists of numbers as a finite float32 tensor of `shape` (-1: any count in that axis).
+
+    `where` (file and key) begins the message of the UserError for anything that is not such numbers.
+    """
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, OverflowError):
+        array = np.empty(0, dtype=object)  # ragged lists
+    if array.dtype.kind not in "iuf":
+        raise UserError(f"{where} is not a list of numbers of shape {_show(shape)}")
+    squeezed = tuple(n for n in array.shape if n != 1)
+    target = tuple(n for n in shape if n != 1)
+    inner = math.prod(n for n in shape if n != -1)
+    is_flat = len(squeezed) <= 1 and (array.size % inner == 0 if -1 in shape else array.size == inner)
+    is_nested = tuple(-1 if t == -1 else n for n, t in zip(squeezed, target, strict=False)) == target
+    is_nested = is_nested and len(squeezed) == len(target)
+    if array.size == 0 or not (is_flat or is_nested):
+        raise UserError(f"{where} has shape {_show(array.shape)}, expected {_show(shape)}")
+    tensor = torch.from_numpy(array.astype(np.float32)).reshape(shape)
+    if not torch.isfinite(tensor).all():
+        raise UserError(f"{where} has NaN or infinite values; fit or write this file again")
+    return tensor
+
+
+def read_numbers(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """A json file that holds only numbers, as a finite float32 tensor of `shape` (see `numbers`)."""
+    return numbers(read_json(path), shape, str(path))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write json (tensors and arrays as nested lists) under its final name only when it is complete."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, default=_as_list, allow_nan=False))
+
+
+def _as_list(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().cpu().tolist()
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"cannot write a {type(value).__name__} as json")
+
+
+def _show(shape: tuple[int, ...]) -> str:
+    return "x".join("?" if n == -1 else str(n) for n in shape) or "a single number"
