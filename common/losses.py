@@ -82,7 +82,11 @@ def image_loss(
 
 
 def image_losses(
-    pairs: Mapping[str, tuple[Tensor, Tensor]], perceptual: Perceptual | None = None
+    pairs: Mapping[str, tuple[Tensor, Tensor]],
+    perceptual: Perceptual | None = None,
+    l1_factor: float = 0.8,
+    ssim_factor: float = 0.2,
+    perceptual_factor: float = 1.0,
 ) -> dict[str, Tensor]:
     """L_img of several named pairs of images (3, H, W); pairs of one size are computed as one batch."""
     by_size: dict[torch.Size, list[str]] = {}
@@ -92,7 +96,8 @@ def image_losses(
     for names in by_size.values():
         x = torch.stack([pairs[name][0] for name in names])
         y = torch.stack([pairs[name][1] for name in names])
-        losses.update(zip(names, image_loss(x, y, perceptual).unbind(0), strict=True))
+        loss = image_loss(x, y, perceptual, l1_factor, ssim_factor, perceptual_factor)
+        losses.update(zip(names, loss.unbind(0), strict=True))
     return {name: losses[name] for name in pairs}
 
 
