@@ -1,0 +1,213 @@
+"""A subject's folder: its frames, identity and textures, checked before anything is computed (SPEC 3)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.body_model.identity import Identity
+from common.errors import UserError
+from common.io.image import check_image, read_rgb
+from common.io.json import read_numbers
+from common.io.parameters import read_smplx_params
+from common.joints import N_JOINTS, N_SHAPE
+from common.pose import SmplxParams
+from data.frame import CAPTURED, Frame, FrameFiles, frame_problems, load_frame
+
+GENERATED = ("generated_0", "generated_1")
+TRAIN_SPLITS = (CAPTURED, *GENERATED)
+TEST = "test"
+FACE_PATCH_SIZE = 256  # pixels
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
+_TEXTURE, _TEXTURE_MASK, _SEG = "smplx_texture_inpaint.png", "smplx_texture_mask.png", "smplx_seg_inpaint.png"
+_SOME = 3  # this many problems are told in one line
+
+
+@dataclass(frozen=True)
+class Textures:
+    """The textures that colours start from, in the body's UV space; RGB in [0, 1]."""
+
+    rgb: Tensor  # (3, T, T) the photo where it shows the surface, else the generated video
+    rgb_aux: Tensor  # (3, T, T) the generated video
+    seg: Tensor  # (3, T, T) part colours
+
+    def to(self, device: torch.device | str) -> Textures:
+        """The same textures on another device."""
+        return Textures(self.rgb.to(device), self.rgb_aux.to(device), self.seg.to(device))
+
+
+def subject_folder(subjects: Path, name: str) -> Path:
+    """The folder of a subject; UserError if `name` is not a plain folder name (SPEC 17) or there is none."""
+    if name in ("", ".", "..") or any(c in "/\\" or not c.isprintable() for c in name):
+        raise UserError(
+            f"subject name {name!r} is not a plain folder name; give the name of a folder of {subjects}"
+        )
+    folder = subjects / name
+    if not folder.is_dir():
+        known = (
+            ", ".join(sorted(p.name for p in subjects.iterdir() if p.is_dir())) if subjects.is_dir() else ""
+        )
+        raise UserError(f"no subject {name!r} in {subjects}; there are: {known or 'none'}")
+    return folder
+
+
+class Subject:
+    """A subject's folder. Nothing is read before it is asked for; whatever is wrong is a UserError."""
+
+    def __init__(self, root: Path, face_patch_size: int = FACE_PATCH_SIZE) -> None:
+        self.root = root
+        self.face_patch_size = face_patch_size
+
+    def frames(self, split: str) -> list[int]:
+        """Frame indices in increasing order: the listed ones of a generated split, all of the others."""
+        folder = self.root / split
+        if not folder.is_dir():
+            raise UserError(f"missing split: {folder}")
+        if split in GENERATED:
+            return _read_frame_list(folder / "frame_idx_list.txt")
+        indices = set().union(*(_indices(folder / kind) for kind in ("images", "masks", "cam_params")))
+        if not indices:
+            raise UserError(f"no frames in {folder / 'images'}: expected <i>.png with i = 0, 1, 2, ...")
+        return sorted(indices)
+
+    def load(self, split: str, index: int) -> Frame:
+        """Read one frame."""
+        return load_frame(FrameFiles(self.root, split, index), self.face_patch_size)
+
+    def smplx_params(self, splits: Sequence[str] = TRAIN_SPLITS) -> dict[str, dict[int, SmplxParams]]:
+        """SMPL-X parameters of every parameter file of the splits, also of frames that are not listed."""
+        return {
+            split: {i: read_smplx_params(path) for i, path in self._param_files(split)} for split in splits
+        }
+
+    @property
+    def identity(self) -> Identity:
+        """Shape coefficients and offsets, fitted to the photo."""
+        folder = self.root / CAPTURED / "smplx_optimized"
+        return Identity(
+            shape=read_numbers(folder / "shape_param.json", (N_SHAPE,)),
+            face_offset=read_numbers(folder / "face_offset.json", (-1, 3)),
+            joint_offset=read_numbers(folder / "joint_offset.json", (N_JOINTS, 3)),
+        )
+
+    def textures(self) -> Textures:
+        """Captured colour where its mask is over 0, else generated; part colours of the generated texture."""
+        captured, captured_mask, generated, seg = self._texture_files()
+        rgb_aux = read_rgb(generated)
+        size = (rgb_aux.shape[1], rgb_aux.shape[2])
+        is_captured = read_rgb(captured_mask, size)[:1] > 0
+        rgb = torch.where(is_captured, read_rgb(captured, size), rgb_aux)
+        return Textures(rgb, rgb_aux, read_rgb(seg, size))
+
+    def check(self, splits: Sequence[str] = TRAIN_SPLITS, n_vertices: int | None = None) -> None:
+        """Refuse a subject with problems before anything is computed: one UserError with the first few."""
+        problems = self.problems(splits, n_vertices)
+        if problems:
+            rest = f"; and {len(problems) - _SOME} more problems" if len(problems) > _SOME else ""
+            raise UserError("; ".join(problems[:_SOME]) + rest)
+
+    def problems(self, splits: Sequence[str] = TRAIN_SPLITS, n_vertices: int | None = None) -> list[str]:
+        """All that is wrong with the splits' files; identity and textures are looked at with `captured`.
+
+        Fast: json files and the headers and checksums of the rest. `n_vertices` is the body's V.
+        """
+        if not self.root.is_dir():
+            return [f"missing folder: {self.root}"]
+        problems: list[str] = []
+        if CAPTURED in splits and (self.root / CAPTURED).is_dir():
+            problems += _failures(lambda: self._check_identity(n_vertices), self._check_textures)
+        for split in splits:
+            try:
+                listed, files = self.frames(split), self._param_files(split)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            for index in listed:
+                problems += frame_problems(FrameFiles(self.root, split, index), self.face_patch_size)
+            problems += _failures(*(partial(read_smplx_params, path) for i, path in files if i not in listed))
+        return problems
+
+    def _check_identity(self, n_vertices: int | None) -> None:
+        n_rows = self.identity.face_offset.shape[0]
+        if n_vertices is not None and n_rows != n_vertices:
+            path = self.root / CAPTURED / "smplx_optimized" / "face_offset.json"
+            raise UserError(
+                f"{path} is for a body with {n_rows} vertices, the body model here has {n_vertices}; "
+                "use the body model that the subject was fitted with (--human_model_path)"
+            )
+
+    def _check_textures(self) -> None:
+        first, *others = self._texture_files()
+        size = check_image(first)
+        for path in others:
+            check_image(path, size)
+
+    def _texture_files(self) -> tuple[Path, Path, Path, Path]:
+        captured, generated = (self.root / split / "smplx_optimized" for split in (CAPTURED, GENERATED[0]))
+        return captured / _TEXTURE, captured / _TEXTURE_MASK, generated / _TEXTURE, generated / _SEG
+
+    def _param_files(self, split: str) -> list[tuple[int, Path]]:
+        """(frame, file) of every parameter file of a split, in numeric order."""
+        folder = self.root / split / "smplx_optimized" / "smplx_params"
+        if not folder.is_dir():
+            raise UserError(f"missing folder: {folder}")
+        return [(index, folder / f"{index}.json") for index in sorted(_indices(folder))]
+
+
+def training_list(subject: Subject) -> list[tuple[str, int]]:
+    """One epoch, unshuffled: captured frames as often as there are generated frames, then those (SPEC 13)."""
+    generated = [(split, i) for split in GENERATED for i in subject.frames(split)]
+    return [(CAPTURED, i) for i in subject.frames(CAPTURED)] * len(generated) + generated
+
+
+def rendering_list(subject: Subject) -> list[tuple[str, int]]:
+    """Frames that are rendered after training, each once."""
+    return [(split, i) for split in TRAIN_SPLITS for i in subject.frames(split)]
+
+
+def fitting_list(subject: Subject, n_repeats: int = 1) -> list[tuple[str, int]]:
+    """Frames of the test split, `n_repeats` times (an epoch of pose fitting has 10; SPEC 14)."""
+    return [(TEST, i) for i in subject.frames(TEST)] * n_repeats
+
+
+def _indices(folder: Path) -> set[int]:
+    """Frame indices of a folder's files `<i>.<suffix>`."""
+    if not folder.is_dir():
+        return set()
+    return {int(path.stem) for path in folder.iterdir() if _INDEX.fullmatch(path.stem)}
+
+
+def _read_frame_list(path: Path) -> list[int]:
+    try:
+        lines = path.read_text().split()
+    except FileNotFoundError:
+        raise UserError(f"missing file: {path} (the frames to use, one integer a line)") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    wrong = [line for line in lines if not _INDEX.fullmatch(line)]
+    if wrong:
+        raise UserError(f"{path}: {wrong[0][:40]!r} is not a frame index; write one integer a line")
+    if not lines:
+        raise UserError(f"{path} lists no frames; write one integer a line")
+    indices = sorted(map(int, lines))
+    if len(set(indices)) < len(indices):
+        raise UserError(f"{path} lists a frame twice")
+    return indices
+
+
+def _failures(*checks: Callable[[], Any]) -> list[str]:
+    """Messages of the checks that raise a UserError."""
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            problems.append(str(error))
+    return problems
