@@ -1,4 +1,4 @@
-"""Triangle meshes: subdivision, normals, neighbour lists with their Laplacian, rings, boundary loops (SPEC 7)."""
+"""Triangle meshes: subdivision, normals, neighbour lists, Laplacian, rings, boundary loops (SPEC 7)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def as_faces(faces: Tensor | np.ndarray) -> Tensor:
 
 
 def unique_edges(faces: Tensor, n_vertices: int) -> tuple[Tensor, Tensor]:
-    """Edges (E, 2) as (min, max) pairs in lexicographic order, and each face's edge ids (F, 3) for ab, bc, ca."""
+    """Edges (E, 2), (min, max) in lexicographic order, and each face's edge ids (F, 3) for ab, bc, ca."""
     halves = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1)  # (F, 3, 2): ab, bc, ca
     key = halves.amin(-1) * n_vertices + halves.amax(-1)
     key, face_edges = torch.unique(key, sorted=True, return_inverse=True)
@@ -119,7 +119,7 @@ class NeighbourLists(nn.Module):
     def __init__(self, index: Tensor, weight: Tensor) -> None:
         super().__init__()
         if index.ndim != 2 or index.shape != weight.shape:
-            raise ValueError(f"index {tuple(index.shape)} and weight {tuple(weight.shape)} must be one (V, K)")
+            raise ValueError(f"index {tuple(index.shape)}, weight {tuple(weight.shape)}: expected one (V, K)")
         lister, slot = torch.nonzero(weight, as_tuple=True)
         listed = index[lister, slot]
         order = torch.argsort(listed, stable=True)
@@ -131,9 +131,7 @@ class NeighbourLists(nn.Module):
         self.register_buffer("back_weight", weight[lister, slot][order], persistent=False)
 
 
-def neighbour_lists(
-    faces: Tensor | np.ndarray, n_vertices: int, cap: int = MAX_NEIGHBOURS
-) -> NeighbourLists:
+def neighbour_lists(faces: Tensor | np.ndarray, n_vertices: int, cap: int = MAX_NEIGHBOURS) -> NeighbourLists:
     """Neighbours along edges in increasing index order, cut at `cap` (SPEC 7, 18)."""
     edges, _ = unique_edges(as_faces(faces), n_vertices)
     both = torch.cat([edges, edges.flip(1)])

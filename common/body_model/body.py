@@ -1,4 +1,4 @@
-"""The body as a function: identity and pose to vertices and joints, with its parts and its subdivided mesh (SPEC 7)."""
+"""The body as a function of identity and pose, with its parts and its subdivided mesh (SPEC 7)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class BodyModel(nn.Module):
         super().__init__()
         self.data = data
         self.n_vertices = data.n_vertices
-        self.parents = torch.from_numpy(data.parents.astype(np.int64))  # indexes lists, so it stays on the CPU
+        self.parents = torch.from_numpy(data.parents.astype(np.int64))  # on the CPU: it indexes lists
         self._add_arrays(data)
         self.subdivider = Subdivider(self.faces, self.n_vertices, n_subdivisions)
         self.n_vertices_high = self.subdivider.n_vertices
@@ -202,7 +202,7 @@ class BodyModel(nn.Module):
         return torch.cat([rotation[: LEFT_HAND[0]], batch_rodrigues(fingers)])
 
     def neutral_vertices(self, identity: Identity | None, jaw_open: bool) -> Tensor:
-        """Vertices (V, 3) in the neutral pose, pose correctives included, with or without identity (SPEC 7)."""
+        """Vertices (V, 3) in the neutral pose, pose correctives included; None: no identity (SPEC 7)."""
         return self.vertices(neutral_pose_params(jaw_open), identity, mask_root_offset=False).vertices
 
     def neutral_pose_params(self, jaw_open: bool) -> SmplxParams:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ class Identity:
         if shapes != ((N_SHAPE,), (N_JOINTS, 3), (3,)):
             raise ValueError(f"identity of shapes {shapes}, expected (({N_SHAPE},), ({N_JOINTS}, 3), (3,))")
 
-    def to(self, *args: torch.device | torch.dtype | str) -> Identity:
+    def to(self, *args: Any) -> Identity:
         """The same identity on another device or dtype."""
         return Identity(self.shape.to(*args), self.face_offset.to(*args), self.joint_offset.to(*args))
 

@@ -88,7 +88,7 @@ def low_resolution_parts(
 
 
 def high_resolution_parts(low: Parts, skinning_weights_high: Tensor, subdivider: Subdivider) -> Parts:
-    """Parts of the subdivided mesh: interpolated value exactly 1; eye and face by weights (N, 55) (SPEC 7)."""
+    """Parts of the subdivided mesh: interpolated value exactly 1; eye, face by weights (N, 55) (SPEC 7)."""
     flags = {f.name: subdivider.interpolate_flag(getattr(low, f.name)) for f in fields(low)}
     flags["eye"] = _is_dominated_by(skinning_weights_high, EYES)
     flags["face"] = _is_dominated_by(skinning_weights_high, (HEAD, JAW, *EYES))

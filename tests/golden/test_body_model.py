@@ -1,0 +1,134 @@
+"""The body function against the published body layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from common.body_model.body import BodyModel, neutral_pose_params
+from common.body_model.files import load_body_data
+from common.body_model.identity import Identity
+from common.camera import Camera
+from common.pose import SmplxParams, SmplxPose
+
+TOLERANCE = 2e-5  # golden README: vertices and joints
+
+
+@pytest.fixture(scope="module")
+def body(golden_path):
+    return BodyModel(load_body_data(golden_path("assets/human_model_files"), "male"), n_subdivisions=2)
+
+
+@pytest.fixture(scope="module")
+def arrays(golden):
+    return {name: torch.from_numpy(value) for name, value in golden("03_body_model.npz").items()}
+
+
+@pytest.fixture(scope="module")
+def identity(arrays):
+    return Identity(arrays["id_shape_param"], arrays["id_face_offset"], arrays["id_joint_offset"])
+
+
+def case(arrays, i):
+    names = {
+        "root_pose": "global_orient",
+        "body_pose": "body_pose",
+        "jaw_pose": "jaw_pose",
+        "leye_pose": "leye_pose",
+        "reye_pose": "reye_pose",
+        "lhand_pose": "left_hand_pose",
+        "rhand_pose": "right_hand_pose",
+    }
+    shapes = {"body_pose": (21, 3), "lhand_pose": (15, 3), "rhand_pose": (15, 3)}
+    poses = {own: arrays[f"in_{name}"][i].reshape(shapes.get(own, (3,))) for own, name in names.items()}
+    params = SmplxParams(**poses, expr=arrays["in_expression"][i], trans=arrays["in_transl"][i])
+    return params, Identity(arrays["in_betas"][i], arrays["in_face_offset"][i], arrays["in_joint_offset"][i])
+
+
+def assert_close(actual, expected):
+    np.testing.assert_allclose(actual.detach(), expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("form", ["axis-angle", "matrices"])
+@pytest.mark.parametrize("i", [0, 1])
+def test_posed_body(body, arrays, i, form):
+    params, identity = case(arrays, i)
+    pose = params if form == "axis-angle" else SmplxPose.from_params(params)
+    out = body.vertices(pose, identity, mask_root_offset=False)
+    assert_close(out.vertices, arrays["out_vertices"][i])
+    assert_close(out.joints, arrays["out_joints"][i, :55])
+
+
+@pytest.mark.parametrize("i", [0, 1])
+def test_shape_blending_alone(body, arrays, i):
+    shape = arrays["in_betas"][i]
+    shaped = body.shaped(Identity(shape, arrays["in_face_offset"][i], torch.zeros(55, 3)))
+    assert_close(shaped.vertices, arrays["out_v_shaped"][i])
+
+
+def test_root_offset_is_masked_by_default(body, arrays):
+    out = body.vertices(*case(arrays, 0))
+    assert_close(out.vertices, arrays["masked_root_vertices"][0])
+    assert_close(out.joints, arrays["masked_root_joints"][0, :55])
+
+
+def test_zero_pose_has_the_mean_hands(body, arrays):
+    identity = Identity(arrays["in_betas"][0], torch.zeros(body.n_vertices, 3), torch.zeros(55, 3))
+    out = body.vertices(SmplxParams.zeros(), identity)
+    assert_close(out.vertices, arrays["rest_hands_vertices"][0])
+    assert_close(out.joints, arrays["rest_hands_joints"][0, :55])
+    mean = torch.zeros(55, 3)
+    mean[25:] = body.hand_mean
+    assert_close(mean.reshape(-1), arrays["pose_mean"])
+
+
+def test_expression_directions_and_tree(body, arrays):
+    np.testing.assert_array_equal(body.expr_dirs, arrays["expr_dirs_after_flame"])
+    np.testing.assert_array_equal(body.parents, arrays["parents"])
+
+
+@pytest.mark.parametrize("jaw", ["open", "closed"])
+@pytest.mark.parametrize("who", ["id", "noid"])
+def test_neutral_vertices(body, arrays, identity, jaw, who):
+    low = body.neutral_vertices(identity if who == "id" else None, jaw_open=jaw == "open")
+    assert_close(low, arrays[f"neutral_jaw{jaw}_{who}_lr"])
+    high_name = f"neutral_jaw{jaw}_{who}_hr"
+    if high_name in arrays:
+        assert_close(body.subdivider.interpolate(low), arrays[high_name])
+
+
+def test_neutral_pose_itself(arrays):
+    params = neutral_pose_params(jaw_open=True)
+    assert_close(params.body_pose, arrays["neutral_body_pose"])
+    assert_close(params.jaw_pose, torch.tensor([1 / 3, 0, 0]))
+    assert_close(neutral_pose_params(jaw_open=False).jaw_pose, arrays["neutral_jaw_pose"])
+
+
+def test_neutral_joints(body, arrays, identity):
+    out = body.vertices(body.neutral_pose_params(jaw_open=False), identity, mask_root_offset=False)
+    assert_close(out.joints, arrays["neutral_jawclosed_id_joints"])
+
+
+def test_zero_pose(body, arrays, identity):
+    assert_close(body.zero_pose_joints(identity), arrays["zero_pose_joints"])
+    vertices = body.vertices(SmplxParams.zeros(), identity).vertices
+    assert_close(vertices, arrays["zero_pose_lr"])
+    assert_close(body.subdivider.interpolate(vertices), arrays["zero_pose_hr"])
+
+
+def test_world_space(body, arrays, identity):
+    names = SmplxParams.__dataclass_fields__
+    params = SmplxParams(**{name: arrays[f"world_in_{name}"] for name in names})
+    camera = Camera(
+        arrays["world_cam_R"], arrays["world_cam_t"], arrays["world_cam_focal"], arrays["world_cam_princpt"], 1, 1
+    )
+    assert_close(camera.to_world(body.vertices(params, identity).vertices), arrays["world_vertices_lr"])
+
+
+def test_float64_agrees_with_the_stored_float32(golden_path, arrays):
+    body = BodyModel(load_body_data(golden_path("assets/human_model_files"), "male"), 0).double()
+    params, identity = case(arrays, 0)
+    out = body.vertices(params, identity)
+    assert out.vertices.dtype == torch.float64
+    assert_close(out.vertices, arrays["masked_root_vertices"][0])

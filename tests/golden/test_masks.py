@@ -1,0 +1,104 @@
+"""Parts, adjacency and interpolated weights against the published ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from common.body_model.body import BodyModel
+from common.body_model.files import load_body_data
+from common.mesh import NeighbourLists
+
+NAMES = {
+    "right_hand": "rhand",
+    "left_hand": "lhand",
+    "expression": "face_expr",
+    "eye": "eye",
+    "face": "face",
+    "expression_boundary": "expr_boundary",
+    "mouth_inside": "mouth_in",
+    "mouth_outside": "mouth_out",
+}
+DEPENDING_ON_THE_CUT = ("expression_boundary",)
+
+
+@pytest.fixture(scope="module")
+def data(golden_path):
+    return load_body_data(golden_path("assets/human_model_files"), "male")
+
+
+@pytest.fixture(scope="module")
+def body(golden, data):
+    """The body with the stored neighbour lists."""
+    lists = golden("02_mesh_operators.npz")
+    stored = [
+        NeighbourLists(
+            torch.from_numpy(lists[f"neighbor_idx_{level}"]), torch.from_numpy(lists[f"neighbor_weight_{level}"])
+        )
+        for level in ("lr", "hr")
+    ]
+    return BodyModel(data, 2, *stored)
+
+
+@pytest.fixture(scope="module")
+def masks(golden):
+    return golden("03_masks.npz")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("level", ["low", "high"])
+def test_part(body, masks, name, level):
+    part = getattr(body.parts_low if level == "low" else body.parts_high, name)
+    np.testing.assert_array_equal(part, masks[f"is_{NAMES[name]}_{level[0]}r"])
+
+
+def test_hands_together(body, masks):
+    np.testing.assert_array_equal(body.parts_high.hand, masks["is_hand_hr"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_own_neighbour_lists_move_few_vertices(data, masks, name):
+    part = getattr(BodyModel(data, 0).parts_low, name).numpy()
+    n_different = int((part != masks[f"is_{NAMES[name]}_lr"]).sum())
+    assert n_different <= (2 if name in DEPENDING_ON_THE_CUT else 0)
+
+
+def test_expression_and_hand_ids(data, masks):
+    np.testing.assert_array_equal(data.expression_vertices, masks["expr_vertex_idx"])
+    np.testing.assert_array_equal(data.right_hand_vertices, masks["rhand_vertex_idx"])
+    np.testing.assert_array_equal(data.left_hand_vertices, masks["lhand_vertex_idx"])
+
+
+def as_set(faces):
+    """Faces without regard to their order and to the corner they begin with."""
+    return {min((tuple(np.roll(face, k)) for k in range(3))) for face in np.asarray(faces)}
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_hand_faces_are_those_of_mano(body, masks, side):
+    stored = masks[f"{side[0]}hand_vertex_idx"][masks[f"{side[0]}hand_face"]]
+    assert as_set(getattr(body, f"{side}_hand_faces")) == as_set(stored)
+
+
+def test_kinematic_reach(body, masks):
+    np.testing.assert_array_equal(body.kinematic_reach, masks["adj_joint_mask_4ring"])
+
+
+def test_interpolated_weights_and_directions(body, masks):
+    np.testing.assert_allclose(body.skinning_weights_high, masks["skinning_weight_orig_hr"], atol=1e-6)
+    np.testing.assert_allclose(body.expr_dirs_high, masks["expr_dirs_hr"], atol=1e-6)
+
+
+def test_closed_mouth_adds_faces_over_an_open_loop_of_expression_vertices(body):
+    n_faces = body.faces.shape[0]
+    added = body.faces_closed_mouth[n_faces:]
+    np.testing.assert_array_equal(body.faces_closed_mouth[:n_faces], body.faces)
+    assert added.shape[0] > 0
+    assert body.parts_low.expression[added].all()
+
+
+def test_uv(golden, body):
+    arrays = golden("06_texture_init.npz")
+    np.testing.assert_allclose(body.vertex_uv, arrays["vertex_uv"], atol=1e-7)
+    np.testing.assert_array_equal(body.face_uv, arrays["face_uv"])

@@ -1,0 +1,32 @@
+"""Subdivision against the published order of vertices, edges and faces."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from common.mesh import Subdivider, subdivide
+
+
+def test_edges_and_faces_have_the_published_order(golden):
+    arrays = golden("01_subdivision.npz")
+    faces, n_vertices = arrays["faces_lr"], arrays["verts_lr"].shape[0]
+    for edges_name, faces_name in (("edges_lr", "faces_l1"), ("edges_l1", "faces_hr")):
+        level = subdivide(faces, n_vertices)
+        np.testing.assert_array_equal(level.edges, arrays[edges_name])
+        np.testing.assert_array_equal(level.faces, arrays[faces_name])
+        faces, n_vertices = level.faces, level.n_vertices
+    assert n_vertices == int(arrays["vertex_num_hr"])
+
+
+def test_features_and_flags_are_interpolated_as_published(golden):
+    arrays = golden("01_subdivision.npz")
+    for levels, suffix in ((0, "lr"), (1, "l1"), (2, "hr")):
+        subdivider = Subdivider(arrays["faces_lr"], arrays["verts_lr"].shape[0], levels)
+        np.testing.assert_array_equal(subdivider.faces, arrays[f"faces_{suffix}"])
+        for name in ("verts", "feat"):
+            fine = subdivider.interpolate(torch.from_numpy(arrays[f"{name}_lr"]))
+            np.testing.assert_allclose(fine, arrays[f"{name}_{suffix}"], atol=2e-5, rtol=0)
+    flag = torch.from_numpy(arrays["flag_lr"])
+    np.testing.assert_array_equal(subdivider.interpolate(flag), arrays["flag_hr"])
+    np.testing.assert_array_equal(subdivider.interpolate_flag(flag), arrays["flag_hr"] == 1)
