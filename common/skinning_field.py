@@ -1,0 +1,259 @@
+"""Diffused skinning field: skinning weights everywhere around the body, looked up for every Gaussian (SPEC 8, 18)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.spatial import cKDTree
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from common.body_model.body import BodyModel
+from common.errors import UserError
+from common.io.atomic import atomic_path
+from common.joints import N_JOINTS
+from common.skinning_lookup import look_up_cpu, look_up_torch
+
+logger = logging.getLogger(__name__)
+
+N_DIFFUSED = 25  # joints 0..24; the 30 finger joints after them keep the fixed points' values (SPEC 8)
+DIFFUSION_RATE = 0.1
+BOX_TOLERANCE_M = 1e-4  # between the grid of a file and the one computed from the body
+WEIGHTS_FILE = "diffused_skinning_weights.npy"  # (D, D, D, 55) float32
+COORDINATE_FILES = tuple(f"skinning_grid_coords_{axis}.npy" for axis in "xyz")  # (D,) metres
+TOOL = "tools/diffused_skinning_weights/make_skinning_weight.py"
+
+
+@dataclass(frozen=True)
+class FieldSettings:
+    """How the field is built (SPEC 8)."""
+
+    resolution: int = 128  # grid points along each axis
+    n_iterations: int = 100  # diffusion steps
+    threshold_m: float = 0.02  # grid points nearer than this to a vertex are fixed to its weights
+    expansion: float = 0.3  # growth of the bounding box on every side, as a fraction of its size
+
+
+class SkinningField(nn.Module):
+    """Skinning weights on a regular grid around the neutral body, with smoothed trilinear lookups."""
+
+    weights: Tensor  # (X, Y, Z, J) >= 0
+    lower: Tensor  # (3,) metres, position of grid point (0, 0, 0)
+    upper: Tensor  # (3,) metres, position of the last grid point
+
+    def __init__(self, weights: Tensor, lower: Tensor, upper: Tensor) -> None:
+        super().__init__()
+        if weights.ndim != 4 or min(weights.shape[:3]) < 2 or lower.shape != (3,) or upper.shape != (3,):
+            shapes = f"{tuple(weights.shape)}, {tuple(lower.shape)}, {tuple(upper.shape)}"
+            raise ValueError(f"weights (X, Y, Z, J), lower (3,), upper (3,) expected, got {shapes}")
+        for name, value in (("weights", weights), ("lower", lower), ("upper", upper)):
+            self.register_buffer(name, value, persistent=False)
+
+    def sample(self, mean: Tensor, scale: Tensor) -> Tensor:
+        """Skinning weights (N, J) of Gaussians at mean (N, 3) with standard deviation scale (N, 1), both metres.
+
+        L1-normalised mean of 13 samples at the centre and at one and two standard deviations along the axes.
+        Gradients reach the mean only. Samples outside the grid count zero, unless the centre itself is outside:
+        then all of that Gaussian's samples are clamped to the border (SPEC 18).
+        """
+        if mean.ndim != 2 or mean.shape[1] != 3 or scale.shape != (mean.shape[0], 1):
+            raise ValueError(
+                f"mean (N, 3) and scale (N, 1) expected, got {tuple(mean.shape)}, {tuple(scale.shape)}"
+            )
+        last = torch.tensor(self.weights.shape[:3], dtype=mean.dtype, device=mean.device) - 1
+        cells_per_metre = last / (self.upper - self.lower)
+        points = (mean - self.lower) * cells_per_metre
+        steps = scale.detach() * cells_per_metre
+        look_up = look_up_torch if mean.is_cuda else look_up_cpu
+        # The weights are never negative, so SPEC's clamp at 0 changes nothing and the mean is a weighted sum of rows.
+        return F.normalize(look_up(self.weights, points, steps), p=1.0, dim=1)
+
+    def save(self, folder: Path) -> None:
+        """Write the four published files into `folder`, each complete or not at all, the weights last."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for axis, name in enumerate(COORDINATE_FILES):
+            count = self.weights.shape[axis]
+            coordinates = np.linspace(float(self.lower[axis]), float(self.upper[axis]), count)
+            _save_array(folder / name, coordinates.astype(np.float32))
+        _save_array(folder / WEIGHTS_FILE, self.weights.float().cpu().numpy())
+
+    @classmethod
+    def load(cls, folder: Path) -> SkinningField:
+        """Read the four published files; the weights stay mapped to the file until they are touched or moved."""
+        missing = [name for name in (WEIGHTS_FILE, *COORDINATE_FILES) if not (folder / name).is_file()]
+        if missing:
+            raise UserError(f"{folder}: {', '.join(missing)} missing; {remedy(folder)}")
+        coordinates = [_read_coordinates(folder / name) for name in COORDINATE_FILES]
+        weights = _read_array(folder / WEIGHTS_FILE)
+        shape = tuple(len(c) for c in coordinates)
+        if weights.ndim != 4 or weights.shape[:3] != shape or weights.shape[3] != N_JOINTS:
+            expected = (*shape, N_JOINTS)
+            raise UserError(
+                f"{folder / WEIGHTS_FILE} has shape {weights.shape}, expected {expected}; {remedy(folder)}"
+            )
+        for slab in weights:
+            if not (slab.min() >= 0 and slab.max() < np.inf):  # also false for NaN
+                raise UserError(
+                    f"{folder / WEIGHTS_FILE} holds negative or not finite numbers; {remedy(folder)}"
+                )
+        lower, upper = (torch.tensor([c[end] for c in coordinates]) for end in (0, -1))
+        return cls(torch.from_numpy(weights), lower, upper)
+
+
+def remedy(folder: Path, settings: FieldSettings | None = None) -> str:
+    """What to do about a bad field: the command that makes it."""
+    settings = settings or FieldSettings()
+    command = f"python {TOOL} --output {folder}"
+    if settings.resolution != FieldSettings.resolution:
+        command += f" --resolution {settings.resolution}"
+    if settings.expansion != FieldSettings.expansion:
+        command += f" --expansion {settings.expansion}"
+    return f"make it again: {command} (for the demo body add --human_model_path data/demo_body)"
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
+
+
+def _read_array(path: Path) -> np.ndarray:
+    """A float32 array, mapped from its file if it is float32 there; writing to it never changes the file."""
+    try:
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {remedy(path.parent)}") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        raise UserError(f"{path} is not an array of floating-point numbers; {remedy(path.parent)}")
+    return array.astype(np.float32, copy=False)
+
+
+def _read_coordinates(path: Path) -> np.ndarray:
+    values = np.array(_read_array(path))
+    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all() or values[-1] <= values[0]:
+        raise UserError(f"{path} is not a list of increasing coordinates; {remedy(path.parent)}")
+    if np.abs(values - np.linspace(values[0], values[-1], len(values))).max() > BOX_TOLERANCE_M:
+        raise UserError(f"{path} is not evenly spaced; {remedy(path.parent)}")
+    return values
+
+
+def ensure_skinning_field(
+    folder: Path, body: BodyModel, settings: FieldSettings, progress: bool = True
+) -> SkinningField:
+    """The field of `body` (the neutral one, SPEC 8) from `folder`; built and saved there if nothing is there yet."""
+    vertices = body.neutral_vertices(None, jaw_open=False).detach()
+    if not any((folder / name).exists() for name in (WEIGHTS_FILE, *COORDINATE_FILES)):
+        logger.info("making the diffused skinning field in %s (once)", folder)
+        build_skinning_field(vertices, body.skinning_weights, settings, progress).save(folder)
+    field = SkinningField.load(folder)
+    check_belongs(field, vertices, body.skinning_weights, settings, folder)
+    return field
+
+
+def check_belongs(
+    field: SkinningField, vertices: Tensor, weights: Tensor, settings: FieldSettings, folder: Path
+) -> None:
+    """UserError unless the field was made from these neutral vertices (V, 3) and weights (V, 55) with these settings."""
+    shape = tuple(field.weights.shape[:3])
+    if set(shape) != {settings.resolution}:
+        sizes = " x ".join(map(str, shape))
+        raise UserError(
+            f"the skinning field in {folder} has {sizes} grid points, the settings ask for {settings.resolution} "
+            f"along each axis; {remedy(folder, settings)}"
+        )
+    lower, upper = (corner.cpu().float() for corner in grid_corners(vertices, settings.expansion))
+    difference = max(float((field.lower - lower).abs().max()), float((field.upper - upper).abs().max()))
+    if difference > BOX_TOLERANCE_M:
+        raise UserError(
+            f"the skinning field in {folder} belongs to another body or expansion (its box is off by "
+            f"{difference:.3g} m); {remedy(folder, settings)}"
+        )
+    # Grid points close to the surface hold the weights of their nearest vertex.
+    vertices_np, span = vertices.cpu().double().numpy(), (upper - lower).double().numpy()
+    nodes = np.rint((vertices_np - lower.numpy()) / span * (settings.resolution - 1)).astype(np.int64)
+    positions = lower.numpy() + nodes * span / (settings.resolution - 1)
+    distance, owner = cKDTree(vertices_np).query(positions)
+    is_near = distance < settings.threshold_m
+    stored = field.weights[tuple(torch.from_numpy(nodes[is_near]).T)]
+    is_same = (stored - weights.cpu()[torch.from_numpy(owner[is_near])]).abs().amax(1) < 1e-3
+    if is_near.any() and is_same.float().mean() < 0.9:  # a few ties and rounding at the threshold are fine
+        raise UserError(
+            f"the skinning field in {folder} has other skinning weights than the body or another threshold; "
+            f"{remedy(folder, settings)}"
+        )
+
+
+def build_skinning_field(
+    vertices: Tensor, weights: Tensor, settings: FieldSettings, progress: bool = True
+) -> SkinningField:
+    """Diffuse the skinning weights (V, J) of the neutral body's vertices (V, 3) into a grid around it (SPEC 8)."""
+    lower, upper = grid_corners(vertices, settings.expansion)
+    shape = (settings.resolution,) * 3
+    is_fixed, fixed_weights = _fixed_points(vertices, weights, lower, upper, settings)
+    n_diffused = min(N_DIFFUSED, weights.shape[1])
+    channels = torch.zeros(n_diffused, *shape, device=weights.device)
+    channels[:, is_fixed] = fixed_weights[:, :n_diffused].T
+    steps = tqdm(range(settings.n_iterations), desc="skinning field", disable=not progress)
+    channels = (_diffuse_cpu if channels.device.type == "cpu" else _diffuse_torch)(channels, is_fixed, steps)
+    table = torch.zeros(*shape, weights.shape[1], device=weights.device)
+    for i in range(
+        settings.resolution
+    ):  # slab by slab: the whole grid in double would not fit small machines
+        slab = table[i]
+        slab[is_fixed[i]] = fixed_weights[int(is_fixed[:i].sum()) :][: int(is_fixed[i].sum())]
+        slab[..., :n_diffused] = channels[:, i].movedim(0, -1)
+        slab.clamp_(min=0)
+        slab /= slab.sum(-1, keepdim=True) + 1e-8
+    return SkinningField(table, lower, upper)
+
+
+def grid_corners(vertices: Tensor, expansion: float) -> tuple[Tensor, Tensor]:
+    """First and last grid point (3,): the vertices' bounding box grown by `expansion` of its size on every side."""
+    lower, upper = vertices.detach().amin(0), vertices.detach().amax(0)
+    margin = expansion * (upper - lower)
+    return lower - margin, upper + margin
+
+
+def _fixed_points(
+    vertices: Tensor, weights: Tensor, lower: Tensor, upper: Tensor, settings: FieldSettings
+) -> tuple[Tensor, Tensor]:
+    """Grid points (D, D, D) bool nearer than the threshold to a vertex, and that vertex's weights (n_fixed, J)."""
+    d = settings.resolution
+    x, y, z = (np.linspace(a, b, d) for a, b in zip(lower.tolist(), upper.tolist(), strict=True))
+    tree = cKDTree(vertices.detach().cpu().double().numpy())
+    masks, owners = [], []
+    for x_i in x:  # slab by slab, to bound memory
+        points = np.stack(np.meshgrid(x_i, y, z, indexing="ij"), -1).reshape(-1, 3)
+        distance, owner = tree.query(points, distance_upper_bound=settings.threshold_m, workers=-1)
+        masks.append(distance < settings.threshold_m)
+        owners.append(owner[masks[-1]])
+    is_fixed = torch.from_numpy(np.stack(masks).reshape(d, d, d)).to(weights.device)
+    return is_fixed, weights.detach()[torch.from_numpy(np.concatenate(owners)).to(weights.device)].float()
+
+
+def _diffuse_cpu(channels: Tensor, is_fixed: Tensor, steps: tqdm) -> Tensor:
+    from common import skinning_kernels
+
+    other = torch.empty_like(channels)
+    for _ in steps:
+        skinning_kernels.diffuse(channels.numpy(), other.numpy(), is_fixed.numpy(), DIFFUSION_RATE)
+        channels, other = other, channels
+    return channels
+
+
+def _diffuse_torch(channels: Tensor, is_fixed: Tensor, steps: tqdm) -> Tensor:
+    for _ in steps:
+        padded = F.pad(channels, (1,) * 6, mode="replicate")
+        laplacian = -6 * channels
+        for dim in (1, 2, 3):
+            for start in (0, 2):
+                inner = [
+                    slice(1, -1) if k != dim else slice(start, start + channels.shape[k]) for k in (1, 2, 3)
+                ]
+                laplacian += padded[:, *inner]
+        channels = torch.where(is_fixed, channels, channels + DIFFUSION_RATE * laplacian)
+    return channels

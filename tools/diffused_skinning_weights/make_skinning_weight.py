@@ -1,0 +1,55 @@
+"""Make the diffused skinning field of a body: skinning weights on a grid around it (SPEC 8)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import tyro
+
+from common.body_model.body import BodyModel
+from common.body_model.files import load_body_data
+from common.errors import UserError, run_command
+from common.skinning_field import FieldSettings, build_skinning_field
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Write diffused_skinning_weights.npy and skinning_grid_coords_{x,y,z}.npy; existing ones are replaced."""
+
+    human_model_path: Path = ROOT / "common" / "human_model_files"
+    """folder of the body model files; data/demo_body for the demo body"""
+    output: Path = Path(__file__).resolve().parent
+    """folder to write to"""
+    resolution: int = FieldSettings.resolution
+    """grid points along each axis"""
+    iterations: int = FieldSettings.n_iterations
+    """diffusion steps"""
+    threshold: float = FieldSettings.threshold_m
+    """metres: grid points nearer than this to a vertex are fixed to its weights"""
+    expansion: float = FieldSettings.expansion
+    """growth of the bounding box on every side, as a fraction of its size"""
+
+
+def main() -> None:
+    """Read the neutral-gender body, build its field, save it."""
+    args = tyro.cli(Arguments, description=Arguments.__doc__, use_underscores=True)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if args.resolution < 2 or args.iterations < 0 or not args.threshold > 0 or not args.expansion >= 0:
+        raise UserError(
+            "--resolution must be 2 or more, --iterations and --expansion 0 or more, --threshold above 0"
+        )
+    body = BodyModel(load_body_data(args.human_model_path, "neutral"), n_subdivisions=0)
+    settings = FieldSettings(args.resolution, args.iterations, args.threshold, args.expansion)
+    vertices = body.neutral_vertices(None, jaw_open=False)
+    build_skinning_field(vertices, body.skinning_weights, settings).save(args.output)
+    print(f"wrote the skinning field ({args.resolution}^3 grid points) to {args.output}")
+
+
+if __name__ == "__main__":
+    run_command(main)
