@@ -1,0 +1,123 @@
+"""Linear spaces of the demo body: shape PCA, expression basis, joint regressor (SPEC 16)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from common.demo.body_rig import mirrored_joints
+from common.joints import JOINTS, N_EXPR, joint_index
+
+# The first ten expression directions: combinations of face units at coefficient 1 (2 = full strength).
+EXPRESSION_COMBINATIONS: dict[str, dict[str, float]] = {
+    "jaw_open": {"jawOpen": 0.5},
+    "smile": {"mouthSmileLeft": 0.5, "mouthSmileRight": 0.5, "cheekSquintLeft": 0.2, "cheekSquintRight": 0.2},
+    "blink": {"eyeBlinkLeft": 0.5, "eyeBlinkRight": 0.5},
+    "brows_up": {"browInnerUp": 0.4, "browOuterUpLeft": 0.4, "browOuterUpRight": 0.4},
+    "brows_down": {"browDownLeft": 0.5, "browDownRight": 0.5},
+    "pucker": {"mouthPucker": 0.45},
+    "frown": {"mouthFrownLeft": 0.5, "mouthFrownRight": 0.5},
+    "cheek_puff": {"cheekPuff": 0.45},
+    "stretch": {"mouthStretchLeft": 0.45, "mouthStretchRight": 0.45},
+    "upper_lip_up": {"mouthUpperUpLeft": 0.4, "mouthUpperUpRight": 0.4},
+}
+# Left out of the single units: whole combinations already (jaw, pucker, puff), gaze, and two that only
+# make sense together with an open mouth.
+_LEFT_OUT = ("jawOpen", "mouthPucker", "cheekPuff", "mouthClose", "eyeLook")
+_SINGLE_STRENGTH = 0.4
+MIN_OFFSET_M = 1e-5  # smaller expression offsets are rounding
+
+_REGRESSOR_CANDIDATES = 400
+_REGRESSOR_VERTICES = 60
+_REGRESSOR_RIDGE = 1e-6
+
+
+def expression_names(units: dict[str, np.ndarray]) -> list[str]:
+    """Names of the 50 expression directions: ten combinations, then single face units."""
+    singles = [name for name in sorted(units) if not name.startswith(_LEFT_OUT)]
+    return [*EXPRESSION_COMBINATIONS, *singles][:N_EXPR]
+
+
+def expression_directions(units: dict[str, np.ndarray], mirror: np.ndarray) -> np.ndarray:
+    """Expression basis (V, 3, 50), metres per unit coefficient; two-sided directions exactly symmetric."""
+    columns = []
+    for name in expression_names(units):
+        recipe = EXPRESSION_COMBINATIONS.get(name, {name: _SINGLE_STRENGTH})
+        column = sum(strength * units[unit] for unit, strength in recipe.items())
+        columns.append(symmetrised(column, mirror) if name in EXPRESSION_COMBINATIONS else column)
+    dirs = np.stack(columns, axis=2)
+    dirs[np.abs(dirs).max(axis=(1, 2)) < MIN_OFFSET_M] = 0
+    return dirs
+
+
+def symmetrised(points: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    """Mean of vertex data (..., V, 3) and its mirror image in x."""
+    return (points + points[..., mirror, :] * np.array([-1.0, 1.0, 1.0])) / 2
+
+
+def shape_space(samples: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """PCA of T-pose bodies (S, V, 3): mean (V, 3), directions (V, 3, n) of unit coefficient variance,
+    and the mean vertex error in metres that n components leave."""
+    n_samples = len(samples)
+    mean = samples.mean(axis=0)
+    centred = (samples - mean).reshape(n_samples, -1)
+    values, vectors = np.linalg.eigh(centred @ centred.T)
+    order = np.argsort(values)[::-1][:n_components]
+    scores = vectors[:, order] * np.sqrt(n_samples)  # unit variance
+    dirs = centred.T @ vectors[:, order] / np.sqrt(n_samples)
+    residual = (centred - scores @ dirs.T).reshape(n_samples, -1, 3)
+    top = np.argmax(mean[:, 1])
+    sign = np.where(dirs.reshape(-1, 3, n_components)[top, 1] < 0, -1.0, 1.0)  # positive = taller
+    directions = dirs.reshape(-1, 3, n_components) * sign
+    return mean, directions, float(np.linalg.norm(residual, axis=2).mean())
+
+
+def joint_regressor(
+    samples: np.ndarray, joints: np.ndarray, is_allowed: np.ndarray, eyes: dict[str, np.ndarray],
+    mirror: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Regressor (55, V) of joints (S, 55, 3) from T-pose bodies (S, V, 3): rows sum to 1, symmetric.
+
+    Ridge regression on vertices spread around each joint, so small negative weights occur; vertices that move
+    with the expression are not `is_allowed` (V,). An eye's joint is the mean of its vertices.
+    """
+    regressor = np.zeros((joints.shape[1], samples.shape[1]))
+    mean = samples.mean(axis=0)
+    swap = mirrored_joints()
+    for joint, name in enumerate(JOINTS):
+        if name.startswith("right_"):
+            continue
+        if name in eyes:
+            regressor[joint, eyes[name]] = 1 / len(eyes[name])
+            continue
+        index = _spread_vertices(mean, joints[:, joint].mean(axis=0), is_allowed)
+        if swap[joint] == joint:
+            index = np.unique(np.concatenate([index, mirror[index]]))
+        regressor[joint, index] = _ridge_weights(samples[:, index], joints[:, joint])
+        if swap[joint] == joint:
+            regressor[joint] = (regressor[joint] + regressor[joint][mirror]) / 2
+    for joint, name in enumerate(JOINTS):
+        if name.startswith("right_"):
+            regressor[joint] = regressor[joint_index(name.replace("right", "left"))][mirror]
+    return regressor
+
+
+def _spread_vertices(mean: np.ndarray, joint: np.ndarray, is_allowed: np.ndarray) -> np.ndarray:
+    """Vertices near a joint, thinned by farthest point sampling so that they surround it."""
+    distance = np.where(is_allowed, np.linalg.norm(mean - joint, axis=1), np.inf)
+    near = np.argsort(distance, kind="stable")[:_REGRESSOR_CANDIDATES]
+    chosen = [0]
+    gap = np.linalg.norm(mean[near] - mean[near[0]], axis=1)
+    while len(chosen) < _REGRESSOR_VERTICES:
+        chosen.append(int(np.argmax(gap)))
+        gap = np.minimum(gap, np.linalg.norm(mean[near] - mean[near[chosen[-1]]], axis=1))
+    return np.sort(near[chosen])
+
+
+def _ridge_weights(vertices: np.ndarray, joint: np.ndarray) -> np.ndarray:
+    """Weights (K,) summing to 1 that reproduce a joint (S, 3) from vertices (S, K, 3)."""
+    n_samples, n_vertices, _ = vertices.shape
+    matrix = vertices.transpose(0, 2, 1).reshape(-1, n_vertices)
+    normal = matrix.T @ matrix / n_samples + _REGRESSOR_RIDGE * np.eye(n_vertices)
+    system = np.block([[normal, np.ones((n_vertices, 1))], [np.ones((1, n_vertices)), np.zeros((1, 1))]])
+    right = np.concatenate([matrix.T @ joint.reshape(-1) / n_samples, [1.0]])
+    return np.linalg.solve(system, right)[:n_vertices]

