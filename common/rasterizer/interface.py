@@ -51,7 +51,13 @@ def _load_torch() -> Backend:
     return render
 
 
-_loaders: dict[str, Callable[[], Backend]] = {"torch": _load_torch}
+def _load_numba() -> Backend:
+    from common.rasterizer.numba_backend import render
+
+    return render
+
+
+_loaders: dict[str, Callable[[], Backend]] = {"torch": _load_torch, "numba": _load_numba}
 _default_of_device = {"cpu": "torch", "cuda": "torch"}
 
 

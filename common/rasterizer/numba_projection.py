@@ -1,0 +1,234 @@
+"""Numba kernels: Gaussians to footprints on the image, and the published backward of it (SPEC 10).
+
+A footprint is a row of 8 numbers: mean x, y (index units), conic xx, xy, yy, compensated opacity, depth, and the
+exponent below which alpha is surely under 1/255. The camera arrives as one float64 vector `cam`: R (9), t (3),
+focal (2), princpt (2), limits of |x/z| and |y/z| in the Jacobian (2). Arithmetic is float64 for either dtype.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+
+from common.rasterizer.interface import (
+    EPS_COEFFICIENT,
+    EPS_CONIC_BACKWARD,
+    FILTER_PX2,
+    MIN_ALPHA,
+    MIN_DET_PX4,
+    NEAR_M,
+    TILE_PX,
+)
+
+BIN_PX = 8  # side of the small tiles that are blended; divides TILE_PX
+MARGIN_PX = 1e-3  # widens ellipse bounds so that rounding never cuts a pixel that passes the alpha test
+MARGIN_POWER = 1e-3
+
+
+@numba.njit(cache=True)
+def _to_camera(mean, cam, g):  # type: ignore[no-untyped-def]
+    px, py, pz = float(mean[g, 0]), float(mean[g, 1]), float(mean[g, 2])
+    x = cam[0] * px + cam[1] * py + cam[2] * pz + cam[9]
+    y = cam[3] * px + cam[4] * py + cam[5] * pz + cam[10]
+    z = cam[6] * px + cam[7] * py + cam[8] * pz + cam[11]
+    return x, y, z
+
+
+@numba.njit(cache=True)
+def _jacobian(x, y, z, cam):  # type: ignore[no-untyped-def]
+    """The two rows of J R, and x, y as clamped inside J."""
+    jx = min(max(x / z, -cam[16]), cam[16]) * z
+    jy = min(max(y / z, -cam[17]), cam[17]) * z
+    j00, j02 = cam[12] / z, -cam[12] * jx / (z * z)
+    j11, j12 = cam[13] / z, -cam[13] * jy / (z * z)
+    row_x = (j00 * cam[0] + j02 * cam[6], j00 * cam[1] + j02 * cam[7], j00 * cam[2] + j02 * cam[8])
+    row_y = (j11 * cam[3] + j12 * cam[6], j11 * cam[4] + j12 * cam[7], j11 * cam[5] + j12 * cam[8])
+    return row_x, row_y, jx, jy
+
+
+@numba.njit(cache=True)
+def _quaternion(rotation, g):  # type: ignore[no-untyped-def]
+    """Unit quaternion w, x, y, z and the length it had; identity if there are no rotations."""
+    if rotation.shape[0] == 0:
+        return 1.0, 0.0, 0.0, 0.0, 1.0
+    w, x, y, z = float(rotation[g, 0]), float(rotation[g, 1]), float(rotation[g, 2]), float(rotation[g, 3])
+    norm = max(math.sqrt(w * w + x * x + y * y + z * z), 1e-12)
+    return w / norm, x / norm, y / norm, z / norm, norm
+
+
+@numba.njit(cache=True)
+def _rotate_row(row, w, x, y, z):  # type: ignore[no-untyped-def]
+    """Row vector times the matrix of a unit quaternion."""
+    a, b, c = row
+    return (
+        a * (1 - 2 * (y * y + z * z)) + b * 2 * (x * y + w * z) + c * 2 * (x * z - w * y),
+        a * 2 * (x * y - w * z) + b * (1 - 2 * (x * x + z * z)) + c * 2 * (y * z + w * x),
+        a * 2 * (x * z + w * y) + b * 2 * (y * z - w * x) + c * (1 - 2 * (x * x + y * y)),
+    )
+
+
+@numba.njit(cache=True)
+def _scales(scale, g):  # type: ignore[no-untyped-def]
+    last = scale.shape[1] - 1
+    return float(scale[g, 0]), float(scale[g, min(1, last)]), float(scale[g, last])
+
+
+@numba.njit(cache=True)
+def _gram(p, q, s):  # type: ignore[no-untyped-def]
+    """xx, xy, yy of the two rows p and q with columns scaled by s."""
+    p0, p1, p2 = p[0] * s[0], p[1] * s[1], p[2] * s[2]
+    q0, q1, q2 = q[0] * s[0], q[1] * s[1], q[2] * s[2]
+    return p0 * p0 + p1 * p1 + p2 * p2, p0 * q0 + p1 * q1 + p2 * q2, q0 * q0 + q1 * q1 + q2 * q2
+
+
+@numba.njit(cache=True)
+def _compensation(xx, xy, yy):  # type: ignore[no-untyped-def]
+    """Opacity factor and the two determinants, plain and filtered; 0 where degenerate."""
+    det0 = xx * yy - xy * xy
+    det1 = (xx + FILTER_PX2) * (yy + FILTER_PX2) - xy * xy
+    if not (det0 > MIN_DET_PX4 and det1 > MIN_DET_PX4):
+        return 0.0, det0, det1
+    return math.sqrt(det0 / (det1 + EPS_COEFFICIENT) + EPS_COEFFICIENT), det0, det1
+
+
+@numba.njit(cache=True)
+def _pixel_range(centre, variance, power, radius, size):  # type: ignore[no-untyped-def]
+    """Pixels along one axis: published tile range, and within it the ellipse's extent at alpha = 1/255."""
+    n_tiles = (size + TILE_PX - 1) // TILE_PX
+    tile_lo = int(min(max((centre - radius) / TILE_PX, 0.0), float(n_tiles)))
+    tile_hi = int(min(max((centre + radius + TILE_PX - 1) / TILE_PX, 0.0), float(n_tiles)))
+    reach = math.sqrt(max(-2.0 * power * variance, 0.0)) + MARGIN_PX
+    lo = int(math.ceil(min(max(centre - reach, 0.0), float(size))))
+    hi = int(math.floor(min(max(centre + reach, -1.0), size - 1.0))) + 1
+    return max(lo, tile_lo * TILE_PX), min(hi, tile_hi * TILE_PX)
+
+
+@numba.njit(cache=True)
+def _project_one(mean, scale, rotation, opacity, cam, width, height, g, footprint, box):  # type: ignore[no-untyped-def]
+    """Fill row g of footprint and box; the number of small tiles it touches (0: culled)."""
+    x, y, z = _to_camera(mean, cam, g)
+    if not z > NEAR_M:
+        return 0
+    row_x, row_y, _, _ = _jacobian(x, y, z, cam)
+    w, qx, qy, qz, _ = _quaternion(rotation, g)
+    s = _scales(scale, g)
+    xx, xy, yy = _gram(_rotate_row(row_x, w, qx, qy, qz), _rotate_row(row_y, w, qx, qy, qz), s)
+    coefficient, _, det = _compensation(xx, xy, yy)
+    value = coefficient if opacity.shape[0] == 0 else coefficient * float(opacity[g])
+    u, v = cam[12] * x / z + cam[14] - 0.5, cam[13] * y / z + cam[15] - 0.5
+    if not (value >= MIN_ALPHA and math.isfinite(u) and math.isfinite(v) and math.isfinite(det)):
+        return 0
+    a, c = xx + FILTER_PX2, yy + FILTER_PX2
+    middle = 0.5 * (a + c)
+    radius = math.ceil(3.0 * math.sqrt(middle + math.sqrt(max(0.1, middle * middle - det))))
+    power = -math.log(value / MIN_ALPHA) - MARGIN_POWER
+    x0, x1 = _pixel_range(u, a, power, radius, width)
+    y0, y1 = _pixel_range(v, c, power, radius, height)
+    if x0 >= x1 or y0 >= y1:
+        return 0
+    footprint[g, 0], footprint[g, 1] = u, v
+    footprint[g, 2], footprint[g, 3], footprint[g, 4] = c / det, -xy / det, a / det
+    footprint[g, 5], footprint[g, 6], footprint[g, 7] = value, z, power
+    box[g, 0], box[g, 1], box[g, 2], box[g, 3] = x0, x1, y0, y1
+    return ((x1 - 1) // BIN_PX - x0 // BIN_PX + 1) * ((y1 - 1) // BIN_PX - y0 // BIN_PX + 1)
+
+
+@numba.njit(cache=True, parallel=True)
+def project(mean, scale, rotation, opacity, cam, width, height, footprint, box, n_bins):  # type: ignore[no-untyped-def]
+    """Footprints (N, 8), pixel boxes (N, 4: x0, x1, y0, y1) and numbers of small tiles touched (N,)."""
+    for g in numba.prange(mean.shape[0]):
+        n_bins[g] = _project_one(
+            mean, scale, rotation, opacity, cam, width, height, g, footprint, box
+        )
+
+
+@numba.njit(cache=True)
+def _covariance_gradient(xx, xy, yy, d_conic, d_coefficient):  # type: ignore[no-untyped-def]
+    """Gradient to the unfiltered covariance xx, xy, yy, with the published epsilons."""
+    coefficient, det0, det1 = _compensation(xx, xy, yy)
+    a, b, c = xx + FILTER_PX2, xy, yy + FILTER_PX2
+    d0, d1, d2 = d_conic
+    inverse = 1.0 / (det1 * det1 + EPS_CONIC_BACKWARD)
+    da = inverse * (-c * c * d0 + b * c * d1 - b * b * d2)
+    db = inverse * (2 * b * c * d0 - (a * c + b * b) * d1 + 2 * a * b * d2)
+    dc = inverse * (-b * b * d0 + a * b * d1 - a * a * d2)
+    slope = 0.5 * d_coefficient / (coefficient + EPS_COEFFICIENT)
+    by_det0 = slope / (det1 + EPS_COEFFICIENT)
+    by_det1 = -slope * det0 / (det1 * det1 + EPS_COEFFICIENT)
+    return (
+        da + by_det0 * yy + by_det1 * c,
+        db - 2 * b * (by_det0 + by_det1),
+        dc + by_det0 * xx + by_det1 * a,
+    )
+
+
+@numba.njit(cache=True)
+def _camera_gradient(point, clamped, d_row_x, d_row_y, d_u, d_v, cam):  # type: ignore[no-untyped-def]
+    """Gradient to the camera-space mean from the rows of J R and from the pixel position."""
+    x, y, z = point
+    jx, jy = clamped
+    fx, fy = cam[12], cam[13]
+    d00 = d_row_x[0] * cam[0] + d_row_x[1] * cam[1] + d_row_x[2] * cam[2]
+    d02 = d_row_x[0] * cam[6] + d_row_x[1] * cam[7] + d_row_x[2] * cam[8]
+    d11 = d_row_y[0] * cam[3] + d_row_y[1] * cam[4] + d_row_y[2] * cam[5]
+    d12 = d_row_y[0] * cam[6] + d_row_y[1] * cam[7] + d_row_y[2] * cam[8]
+    z2 = z * z
+    dx, dy = fx / z * d_u, fy / z * d_v
+    dz = -(fx * x * d_u + fy * y * d_v + fx * d00 + fy * d11) / z2
+    dz += 2 * (fx * jx * d02 + fy * jy * d12) / (z2 * z)
+    if abs(x / z) <= cam[16]:
+        dx -= fx / z2 * d02
+    if abs(y / z) <= cam[17]:
+        dy -= fy / z2 * d12
+    return dx, dy, dz
+
+
+@numba.njit(cache=True)
+def _quaternion_gradient(row_x, row_y, dq_x, dq_y, unit, norm):  # type: ignore[no-untyped-def]
+    """Gradient to the given quaternion from the rotated rows' gradients."""
+    w, x, y, z = unit
+    d00, d01, d02 = row_x[0] * dq_x[0] + row_y[0] * dq_y[0], row_x[0] * dq_x[1] + row_y[0] * dq_y[1], row_x[0] * dq_x[2] + row_y[0] * dq_y[2]
+    d10, d11, d12 = row_x[1] * dq_x[0] + row_y[1] * dq_y[0], row_x[1] * dq_x[1] + row_y[1] * dq_y[1], row_x[1] * dq_x[2] + row_y[1] * dq_y[2]
+    d20, d21, d22 = row_x[2] * dq_x[0] + row_y[2] * dq_y[0], row_x[2] * dq_x[1] + row_y[2] * dq_y[1], row_x[2] * dq_x[2] + row_y[2] * dq_y[2]
+    gw = 2 * (z * (d10 - d01) + y * (d02 - d20) + x * (d21 - d12))
+    gx = 2 * (y * (d01 + d10) + z * (d02 + d20) + w * (d21 - d12) - 2 * x * (d11 + d22))
+    gy = 2 * (x * (d01 + d10) + z * (d12 + d21) + w * (d02 - d20) - 2 * y * (d00 + d22))
+    gz = 2 * (x * (d02 + d20) + y * (d12 + d21) + w * (d10 - d01) - 2 * z * (d00 + d11))
+    along = w * gw + x * gx + y * gy + z * gz
+    return (gw - along * w) / norm, (gx - along * x) / norm, (gy - along * y) / norm, (gz - along * z) / norm
+
+
+@numba.njit(cache=True)
+def unproject_one(mean, scale, rotation, opacity, cam, g, d_footprint, d_mean, d_scale, d_rotation, d_opacity):  # type: ignore[no-untyped-def]
+    """Gradients of Gaussian g from those of its footprint (mean x, y, conic xx, xy, yy, opacity)."""
+    d_u, d_v, d0, d1, d2, d_value = d_footprint
+    x, y, z = _to_camera(mean, cam, g)
+    row_x, row_y, jx, jy = _jacobian(x, y, z, cam)
+    w, qx, qy, qz, norm = _quaternion(rotation, g)
+    p, q = _rotate_row(row_x, w, qx, qy, qz), _rotate_row(row_y, w, qx, qy, qz)
+    s = _scales(scale, g)
+    xx, xy, yy = _gram(p, q, s)
+    d_coefficient = d_value
+    if opacity.shape[0] > 0:
+        d_opacity[g] = d_value * _compensation(xx, xy, yy)[0]
+        d_coefficient = d_value * float(opacity[g])
+    dxx, dxy, dyy = _covariance_gradient(xx, xy, yy, (d0, d1, d2), d_coefficient)
+    k0, k1, k2 = s[0] * s[0], s[1] * s[1], s[2] * s[2]
+    dp = ((2 * dxx * p[0] + dxy * q[0]) * k0, (2 * dxx * p[1] + dxy * q[1]) * k1, (2 * dxx * p[2] + dxy * q[2]) * k2)
+    dq = ((2 * dyy * q[0] + dxy * p[0]) * k0, (2 * dyy * q[1] + dxy * p[1]) * k1, (2 * dyy * q[2] + dxy * p[2]) * k2)
+    ds0 = 2 * s[0] * (dxx * p[0] * p[0] + dxy * p[0] * q[0] + dyy * q[0] * q[0])
+    ds1 = 2 * s[1] * (dxx * p[1] * p[1] + dxy * p[1] * q[1] + dyy * q[1] * q[1])
+    ds2 = 2 * s[2] * (dxx * p[2] * p[2] + dxy * p[2] * q[2] + dyy * q[2] * q[2])
+    if scale.shape[1] == 1:
+        d_scale[g, 0] = ds0 + ds1 + ds2
+    else:
+        d_scale[g, 0], d_scale[g, 1], d_scale[g, 2] = ds0, ds1, ds2
+    if rotation.shape[0] > 0:
+        gradient = _quaternion_gradient(row_x, row_y, dp, dq, (w, qx, qy, qz), norm)
+        d_rotation[g, 0], d_rotation[g, 1], d_rotation[g, 2], d_rotation[g, 3] = gradient
+    d_row_x, d_row_y = _rotate_row(dp, w, -qx, -qy, -qz), _rotate_row(dq, w, -qx, -qy, -qz)
+    dx, dy, dz = _camera_gradient((x, y, z), (jx, jy), d_row_x, d_row_y, d_u, d_v, cam)
+    d_mean[g, 0] = cam[0] * dx + cam[3] * dy + cam[6] * dz
+    d_mean[g, 1] = cam[1] * dx + cam[4] * dy + cam[7] * dz
+    d_mean[g, 2] = cam[2] * dx + cam[5] * dy + cam[8] * dz
