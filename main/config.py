@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,11 +95,11 @@ class AnimationConfig:
 class Config:
     """All of it; any value can be set on the command line, for example --optim.n_epochs 10."""
 
-    body: BodyConfig = field(default_factory=BodyConfig)
-    field: FieldConfig = field(default_factory=FieldConfig)
-    avatar: AvatarConfig = field(default_factory=AvatarConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    body: BodyConfig = dataclasses.field(default_factory=BodyConfig)
+    field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
+    avatar: AvatarConfig = dataclasses.field(default_factory=AvatarConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     face_patch_size: int = 256  # pixels (SPEC 3)
 
 

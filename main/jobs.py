@@ -1,0 +1,86 @@
+"""What is trained on what: the model, its parameter groups and its frames for training and for pose fitting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.avatar import Avatar
+from common.checkpoint import read_snapshot
+from common.errors import UserError
+from common.pose_table import PoseTable
+from common.texture import initial_log_scale, sample_vertex_colors, to_logit
+from common.trainer import FrameKey, PersonModel, avatar_parameter_groups
+from data.dataset import Frame, Subject, fitting_list, training_list
+from main.config import Paths
+from main.setup import SubjectArgs, load_body, load_field, load_snapshot_person
+
+TRAINING_SPLITS = ("captured", "generated_0", "generated_1")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model and what it is optimised on."""
+
+    model: PersonModel
+    parameter_groups: list[dict[str, Any]]
+    keys: list[FrameKey]  # the frames of an epoch
+    initial_rgb: Tensor | None  # (N, 3) activated colours of the initialisation; None when fitting
+    preview: list[Frame]  # frames that are shown in the log
+
+
+def training_job(args: SubjectArgs, paths: Paths, subject: Subject, device: torch.device) -> Job:
+    """A new avatar, initialised from the subject's identity and textures, with its frames' poses."""
+    body, field, optim = load_body(args, paths), load_field(args, paths), args.config.optim
+    if subject.identity.face_offset.shape[0] != body.n_vertices:
+        raise UserError(
+            f"{subject.root / 'captured/smplx_optimized/face_offset.json'} has "
+            f"{subject.identity.face_offset.shape[0]} vertices, the body model has {body.n_vertices}; "
+            "use the body that the subject was made with (--human_model_path)"
+        )
+    avatar = Avatar(args.config.avatar, body, field, subject.identity)
+    initialise(avatar, subject)
+    poses = PoseTable({split: subject.params(split) for split in TRAINING_SPLITS})
+    model = PersonModel(avatar, poses).to(device)
+    keys = training_list(subject)
+    return Job(
+        model,
+        avatar_parameter_groups(avatar, optim) + poses.parameter_groups(optim.lr_smplx, optim.lr_hand),
+        keys,
+        torch.sigmoid(avatar.rgb.detach()).clone(),
+        _preview(subject, [("captured", subject.frames("captured")[0]), keys[-1]], device),
+    )
+
+
+@torch.no_grad()
+def initialise(avatar: Avatar, subject: Subject) -> None:
+    """Colours from the subject's textures and scales from the neutral mesh with open jaw (SPEC 9)."""
+    body, textures = avatar.body, subject.textures()
+    for parameter, texture in (
+        (avatar.rgb, textures.color),
+        (avatar.rgb_aux, textures.color_aux),
+        (avatar.seg, textures.seg),
+    ):
+        parameter.copy_(to_logit(sample_vertex_colors(texture, body)))
+    open_mouth = body.subdivider.interpolate(body.neutral_vertices(avatar.identity, jaw_open=True))
+    avatar.scale.copy_(initial_log_scale(open_mouth))
+
+
+def fitting_job(args: SubjectArgs, paths: Paths, subject: Subject, source: Path, device: torch.device) -> Job:
+    """The avatar of a snapshot, frozen, with the poses of the test frames to be fitted."""
+    snapshot, optim = read_snapshot(source), args.config.optim
+    poses = PoseTable({"test": subject.params("test")})
+    model = load_snapshot_person(args, paths, snapshot, source, poses).to(device)
+    model.persona.requires_grad_(False)
+    keys = fitting_list(subject, optim.fit_repeats)
+    preview = _preview(subject, [("test", subject.frames("test")[0])], device)
+    groups = poses.parameter_groups(optim.lr_smplx, optim.lr_hand)
+    return Job(model, groups, keys, None, preview)
+
+
+def _preview(subject: Subject, keys: list[FrameKey], device: torch.device) -> list[Frame]:
+    return [subject.load(*key).to(device) for key in keys]

@@ -1,0 +1,176 @@
+"""What the commands share: their common options, and building body, field, avatar and subject from them."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import torch
+import tyro
+
+from common.body_model.body import BodyModel
+from common.body_model.files import load_body_data
+from common.checkpoint import Snapshot, find_snapshot, newest_snapshot, read_snapshot
+from common.errors import UserError, run_command
+from common.inference import load_person, subdivisions_of
+from common.perceptual import Lpips, load_lpips
+from common.pose_table import PoseTable
+from common.skinning_field import FieldSettings, SkinningField, ensure_skinning_field
+from common.trainer import PersonModel
+from data.dataset import Subject
+from main.config import Config, Paths
+
+DEMO_SIZES = {"demo": "small", "demo_full": "full"}  # subjects that are made on first use (SPEC 16)
+DEMO_SUBDIVISIONS = {"demo": 1, "demo_full": 2}
+PUBLISHED_SUBDIVISIONS = 2
+FIT_SUFFIX = "_fit_pose_to_test"
+
+logger = logging.getLogger("avatar")
+Args = TypeVar("Args", bound="SubjectArgs")
+
+
+@dataclass(frozen=True)
+class SubjectArgs:
+    """Options of every command that works on one subject."""
+
+    subject_id: str
+    """Name of a folder in data/subjects; `demo` (or `demo_full`) is made on first use."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes a GPU if there is one."""
+    seed: int = 0
+    """Seed of all random numbers."""
+    human_model_path: Path | None = None
+    """Folder of the body model files (default: common/human_model_files; the demo body for the demo)."""
+    skinning_field_path: Path | None = None
+    """Folder of the diffused skinning field (default: tools/diffused_skinning_weights)."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether this is one of the subjects that are made on first use."""
+        return self.subject_id in DEMO_SIZES
+
+
+def run(args_type: type[Args], command: Callable[[Args], None], description: str) -> None:
+    """Parse the command line into `args_type` and run the command; user errors end with exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("numba").setLevel(logging.WARNING)
+
+    def main() -> None:
+        args = tyro.cli(
+            args_type,
+            description=description,
+            use_underscores=True,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+        check_subject_id(args.subject_id)
+        command(args)
+
+    run_command(main)
+
+
+def check_subject_id(name: str) -> None:
+    """A subject's name is a plain folder name (SPEC 17)."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", name):
+        raise UserError(
+            f"--subject_id {name!r} is not a plain folder name; use letters, digits, '_', '-' and '.' only"
+        )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a run, chosen once."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch sees no CUDA device; use --device cpu, or check the driver")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def body_path(args: SubjectArgs, paths: Paths) -> Path:
+    """Folder of the body files for this subject."""
+    if args.human_model_path is not None:
+        return args.human_model_path
+    return paths.demo_body if args.is_demo else paths.human_model
+
+
+def load_body(args: SubjectArgs, paths: Paths, n_subdivisions: int | None = None) -> BodyModel:
+    """The body model, subdivided as the configuration or the caller says."""
+    data = load_body_data(body_path(args, paths), args.config.body.gender)
+    levels = n_subdivisions if n_subdivisions is not None else args.config.body.n_subdivisions
+    if levels is None:
+        levels = DEMO_SUBDIVISIONS.get(args.subject_id, PUBLISHED_SUBDIVISIONS)
+    return BodyModel(data, levels)
+
+
+def load_field(args: SubjectArgs, paths: Paths) -> SkinningField:
+    """The diffused skinning field of the body; made on first use."""
+    data = load_body_data(body_path(args, paths), args.config.body.field_gender)
+    folder = args.skinning_field_path or (paths.demo_field if args.is_demo else paths.skinning_field)
+    settings = args.config.field
+    return ensure_skinning_field(
+        folder,
+        BodyModel(data, 0),
+        FieldSettings(settings.resolution, settings.n_iterations, settings.threshold_m, settings.expansion),
+    )
+
+
+def subject_path(args: SubjectArgs, paths: Paths) -> Path:
+    """Folder of the subject's data; a demo subject is made if it is not there yet."""
+    path = paths.subjects / args.subject_id
+    if path.is_dir():
+        return path
+    if args.is_demo:
+        from common.demo.subject import make_demo_subject
+
+        logger.info("making the demo subject in %s (once)", path)
+        make_demo_subject(path, DEMO_SIZES[args.subject_id], seed=0)
+        return path
+    known = sorted(entry.name for entry in paths.subjects.iterdir() if entry.is_dir()) if paths.subjects.is_dir() else []
+    raise UserError(
+        f"no subject {args.subject_id!r} in {paths.subjects}; available: {', '.join(known) or 'none'}; "
+        "`--subject_id demo` needs no data"
+    )
+
+
+def open_subject(args: SubjectArgs, paths: Paths) -> Subject:
+    """The subject's data, checked."""
+    subject = Subject(subject_path(args, paths), args.config.face_patch_size)
+    subject.check()
+    return subject
+
+
+def model_folder(args: SubjectArgs, paths: Paths, fit_pose_to_test: bool) -> Path:
+    """Folder of the subject's snapshots."""
+    return paths.output / "model_dump" / (args.subject_id + (FIT_SUFFIX if fit_pose_to_test else ""))
+
+
+def load_perceptual(args: SubjectArgs, device: torch.device, wanted: bool, weights: Path | None) -> Lpips | None:
+    """The perceptual loss, unless it is switched off or this is the demo without weights of the user's."""
+    if not wanted:
+        logger.info("perceptual loss: off (--no_lpips)")
+        return None
+    if args.is_demo and weights is None:
+        logger.info("perceptual loss: off for the demo; --lpips_weights DIR switches it on")
+        return None
+    return load_lpips("vgg", weights).to(device)
+
+
+def snapshot_file(args: SubjectArgs, paths: Paths, epoch: int | None, fit_pose_to_test: bool) -> Path:
+    """The snapshot of an epoch, or the newest."""
+    folder = model_folder(args, paths, fit_pose_to_test)
+    return newest_snapshot(folder) if epoch is None else find_snapshot(folder, epoch)
+
+
+def load_snapshot_person(
+    args: SubjectArgs, paths: Paths, snapshot: Snapshot, source: Path, poses: PoseTable | None = None
+) -> PersonModel:
+    """Avatar and poses of a snapshot; body files and field are all that is needed besides it."""
+    data = load_body_data(body_path(args, paths), args.config.body.gender)
+    levels = subdivisions_of(snapshot, data, source, args.config.body.n_subdivisions)
+    body = BodyModel(data, levels)
+    return load_person(snapshot, source, body, load_field(args, paths), args.config.avatar, poses)

@@ -1,0 +1,66 @@
+"""Render all frames of a subject with a snapshot of its avatar (SPEC 5)."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from tqdm import tqdm
+
+from common.checkpoint import read_snapshot
+from common.errors import UserError
+from common.frame_output import write_frame
+from common.trainer import FrameKey, PersonModel
+from data.dataset import Subject
+from main import setup
+from main.config import Paths
+from main.jobs import TRAINING_SPLITS
+
+
+@dataclass(frozen=True)
+class TestArgs(setup.SubjectArgs):
+    """Options of testing."""
+
+    test_epoch: int | None = None
+    """Epoch of the snapshot (default: the newest)."""
+    fit_pose_to_test: bool = False
+    """Render the test frames with the poses fitted to them."""
+
+
+@torch.no_grad()
+def main(args: TestArgs) -> None:
+    """Write renders, meshes, normals and depths of every frame into output/result/<subject>."""
+    paths, device = Paths(), setup.choose_device(args.device)
+    source = setup.snapshot_file(args, paths, args.test_epoch, args.fit_pose_to_test)
+    subject = setup.open_subject(args, paths)
+    snapshot = read_snapshot(source)
+    model = setup.load_snapshot_person(args, paths, snapshot, source).to(device)
+    folder = paths.output / "result" / setup.model_folder(args, paths, args.fit_pose_to_test).name
+    for split, index in tqdm(frames_to_render(args, subject, model, source), desc="frames"):
+        frame = subject.load(split, index).to(device)
+        posed = model.persona(model.smplx_param_dict.pose(split, index), frame.camera)
+        write_frame(folder, frame, posed, model.persona.body)
+    setup.logger.info("renders are in %s", folder)
+
+
+def frames_to_render(args: TestArgs, subject: Subject, model: PersonModel, source: Path) -> list[FrameKey]:
+    """The frames of the training splits, or the test frames whose poses were fitted."""
+    splits = ("test",) if args.fit_pose_to_test else TRAINING_SPLITS
+    keys = [(split, index) for split in splits for index in subject.frames(split)]
+    missing = [key for key in keys if key not in model.smplx_param_dict]
+    if missing:
+        split, index = missing[0]
+        raise UserError(
+            f"{source} has no pose for {split} frame {index} ({len(missing)} missing); "
+            "the snapshot belongs to other frames"
+            + ("; fit first: main/train.py --fit_pose_to_test --continue" if args.fit_pose_to_test else "")
+        )
+    return keys
+
+
+if __name__ == "__main__":
+    setup.run(TestArgs, main, __doc__)

@@ -1,0 +1,80 @@
+"""The toy avatar of the golden arrays, built from their assets and state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.avatar import Avatar
+from common.body_model.body import BodyModel
+from common.body_model.files import load_body_data
+from common.body_model.identity import Identity
+from common.camera import Camera
+from common.mesh import NeighbourLists
+from common.pose import SmplxParams
+from common.skinning_field import SkinningField
+from main.config import AvatarConfig
+
+Golden = Callable[[str], dict[str, np.ndarray]]
+GoldenPath = Callable[[str], Path]
+
+
+def tensor(array: np.ndarray) -> Tensor:
+    """A torch tensor; floats become float32."""
+    result = torch.from_numpy(np.ascontiguousarray(array))
+    return result.float() if result.is_floating_point() else result
+
+
+def load_body(golden: Golden, golden_path: GoldenPath) -> BodyModel:
+    """The golden body, subdivided twice, with the stored neighbour lists."""
+    operators = golden("02_mesh_operators.npz")
+    low, high = (
+        NeighbourLists(tensor(operators[f"neighbor_idx_{level}"]), tensor(operators[f"neighbor_weight_{level}"]))
+        for level in ("lr", "hr")
+    )
+    data = load_body_data(golden_path("assets/human_model_files"), "male")
+    return BodyModel(data, 2, neighbours_low=low, neighbours_high=high)
+
+
+def load_field(golden: Golden) -> SkinningField:
+    """Field a of the golden arrays."""
+    field = golden("04_skinning_field.npz")
+    return SkinningField(
+        tensor(field["field_a"]),
+        torch.tensor([field[f"coord_{axis}_a"][0] for axis in "xyz"]),
+        torch.tensor([field[f"coord_{axis}_a"][-1] for axis in "xyz"]),
+    )
+
+
+def load_avatar(body: BodyModel, field: SkinningField, state: dict[str, np.ndarray]) -> Avatar:
+    """An avatar with the stored parameters."""
+    identity = Identity(*(tensor(state[name]) for name in ("shape_param", "face_offset", "joint_offset")))
+    _, n_channels, size, _ = state["triplane"].shape
+    config = replace(AvatarConfig(), triplane_channels=n_channels, triplane_resolution=size)
+    avatar = Avatar(config, body, field, identity)
+    avatar.load_state_dict({name: tensor(value) for name, value in state.items()}, strict=True)
+    return avatar
+
+
+def camera_of(arrays: dict[str, np.ndarray], height: int, width: int, prefix: str = "cam") -> Camera:
+    """The camera stored as <prefix>_R, _t, _focal, _princpt."""
+    R, t, focal, princpt = (tensor(arrays[f"{prefix}_{name}"]) for name in ("R", "t", "focal", "princpt"))
+    return Camera(R, t, focal, princpt, height, width)
+
+
+def params_of(arrays: dict[str, np.ndarray], prefix: str = "smplx_") -> SmplxParams:
+    """The SMPL-X parameters stored as <prefix><name>."""
+    names = SmplxParams.__dataclass_fields__
+    return SmplxParams(**{name: tensor(arrays[prefix + name]) for name in names})
+
+
+def relative_error(actual: Tensor, expected: np.ndarray | Tensor) -> float:
+    """Relative L2 distance."""
+    expected = torch.as_tensor(expected)
+    actual = actual.detach().to(expected.dtype)
+    return float((actual - expected).norm() / expected.norm().clamp_min(1e-30))
