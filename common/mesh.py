@@ -93,14 +93,17 @@ class Subdivider(nn.Module):
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Unit vertex normals (..., V, 3) of vertices (..., V, 3): area-weighted sums over the faces (SPEC 7)."""
+    """Unit vertex normals (..., V, 3) of vertices (..., V, 3): area-weighted sums over the faces (SPEC 7).
+
+    As published, sums shorter than 1e-6 m^2 (twice the area of the faces around) are divided by 1e-6 instead.
+    """
     corners = vertices.index_select(-2, faces.reshape(-1)).unflatten(-2, (-1, 3))  # (..., F, 3, 3)
     a, b, c = corners.unbind(-2)
     face_normals = torch.linalg.cross(b - a, c - a)
     normals = torch.zeros_like(vertices)
     for corner in range(3):
         normals = normals.index_add(-2, faces[:, corner], face_normals)
-    return F.normalize(normals, dim=-1, eps=1e-12)
+    return F.normalize(normals, dim=-1, eps=1e-6)
 
 
 class NeighbourLists(nn.Module):

@@ -73,6 +73,8 @@ def prepare_body(path: Path, gender: str) -> BodyData:
     data = convert_licensed_files(path, gender)
     runtime = runtime_file(path, gender)
     try:
+        if not path.stat().st_mode & 0o222:  # the superuser could write, but the folder's owner said no
+            raise PermissionError(f"{path} is marked read-only")
         save_body_data(data, runtime, _stamps(path, gender))
     except OSError as error:
         logger.warning(

@@ -34,7 +34,8 @@ def body(golden, data):
     lists = golden("02_mesh_operators.npz")
     stored = [
         NeighbourLists(
-            torch.from_numpy(lists[f"neighbor_idx_{level}"]), torch.from_numpy(lists[f"neighbor_weight_{level}"])
+            torch.from_numpy(lists[f"neighbor_idx_{level}"]),
+            torch.from_numpy(lists[f"neighbor_weight_{level}"]),
         )
         for level in ("lr", "hr")
     ]

@@ -23,7 +23,8 @@ def test_vertex_normals(golden, level):
 def test_laplacian_over_the_stored_lists(golden, level):
     arrays = golden("02_mesh_operators.npz")
     lists = NeighbourLists(
-        torch.from_numpy(arrays[f"neighbor_idx_{level}"]), torch.from_numpy(arrays[f"neighbor_weight_{level}"])
+        torch.from_numpy(arrays[f"neighbor_idx_{level}"]),
+        torch.from_numpy(arrays[f"neighbor_weight_{level}"]),
     )
     result = laplacian(torch.from_numpy(arrays[f"x_{level}"][0]), lists)
     np.testing.assert_allclose(result, arrays[f"laplacian_x_{level}"][0], atol=2e-5, rtol=0)

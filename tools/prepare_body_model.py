@@ -1,0 +1,41 @@
+"""Make the runtime form of a body (one safe .npz) from the licensed SMPL-X and FLAME files (SPEC 7, 16)."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import tyro
+
+from common.body_model.files import prepare_body, runtime_file
+from common.errors import UserError, run_command
+
+
+@dataclass(frozen=True)
+class Options:
+    """Convert the licensed model files to body_<gender>.npz in the same folder."""
+
+    human_model_path: Path = ROOT / "common" / "human_model_files"
+    """Folder with smplx/ and flame/ inside, laid out as their sites' downloads."""
+    gender: tuple[Literal["neutral", "male", "female"], ...] = ("male", "neutral")
+    """Bodies to convert; the avatar uses male, the skinning field neutral."""
+
+
+def main() -> None:
+    """Convert each gender asked for."""
+    options = tyro.cli(Options, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+    for gender in options.gender:
+        data = prepare_body(options.human_model_path, gender)
+        target = runtime_file(options.human_model_path, gender)
+        if not target.is_file():
+            raise UserError(f"{target} could not be written; make its folder writable")
+        print(f"{target}: {data.n_vertices} vertices, {data.faces.shape[0]} faces")
+
+
+if __name__ == "__main__":
+    run_command(main)
