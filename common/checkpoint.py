@@ -7,7 +7,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ class Snapshot:
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The network's entries under `prefix` ("persona."), without it."""
         return {key[len(prefix) :]: value for key, value in self.network.items() if key.startswith(prefix)}
+
+    def at_epoch(self, epoch: int) -> Snapshot:
+        """The same snapshot under another epoch."""
+        return replace(self, epoch=epoch)
 
 
 def network_state(module: nn.Module) -> dict[str, Tensor]:

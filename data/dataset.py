@@ -43,21 +43,6 @@ class Textures:
         return Textures(self.rgb.to(device), self.rgb_aux.to(device), self.seg.to(device))
 
 
-def subject_folder(subjects: Path, name: str) -> Path:
-    """The folder of a subject; UserError if `name` is not a plain folder name (SPEC 17) or there is none."""
-    if name in ("", ".", "..") or any(c in "/\\" or not c.isprintable() for c in name):
-        raise UserError(
-            f"subject name {name!r} is not a plain folder name; give the name of a folder of {subjects}"
-        )
-    folder = subjects / name
-    if not folder.is_dir():
-        known = (
-            ", ".join(sorted(p.name for p in subjects.iterdir() if p.is_dir())) if subjects.is_dir() else ""
-        )
-        raise UserError(f"no subject {name!r} in {subjects}; there are: {known or 'none'}")
-    return folder
-
-
 class Subject:
     """A subject's folder. Nothing is read before it is asked for; whatever is wrong is a UserError."""
 

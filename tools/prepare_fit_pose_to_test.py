@@ -1,0 +1,42 @@
+"""Start pose fitting: copy the last snapshot, as epoch 0, to `<root_path>_fit_pose_to_test` (SPEC 2)."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import tyro
+
+from common.checkpoint import newest_snapshot, read_snapshot, save_snapshot, snapshot_path
+from common.errors import UserError, run_command
+
+ROOT = Path(__file__).resolve().parents[1]
+SUFFIX = "_fit_pose_to_test"
+
+
+@dataclass(frozen=True)
+class Args:
+    root_path: Path
+    """Folder of the subject's snapshots: output/model_dump/S."""
+
+
+def prepare(root_path: Path) -> Path:
+    """Copy the newest snapshot with its epoch set to 0; the new file's path."""
+    source = newest_snapshot(root_path)
+    target = snapshot_path(root_path.with_name(root_path.name + SUFFIX), 0)
+    save_snapshot(target, read_snapshot(source).at_epoch(0))
+    print(f"{source} -> {target}")
+    return target
+
+
+def main() -> None:
+    args = tyro.cli(Args, description=__doc__, use_underscores=True)
+    folder = args.root_path if args.root_path.is_dir() else ROOT / args.root_path
+    if not folder.is_dir():
+        raise UserError(f"--root_path {args.root_path} is not a folder; give output/model_dump/<subject>")
+    prepare(folder.resolve())
+
+
+if __name__ == "__main__":
+    run_command(main)
