@@ -1,4 +1,4 @@
-"""Diffused skinning field: skinning weights everywhere around the body, looked up for every Gaussian (SPEC 8, 18)."""
+"""Diffused skinning field: skinning weights around the body, looked up for every Gaussian (SPEC 8, 18)."""
 
 from __future__ import annotations
 
@@ -55,22 +55,24 @@ class SkinningField(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def sample(self, mean: Tensor, scale: Tensor) -> Tensor:
-        """Skinning weights (N, J) of Gaussians at mean (N, 3) with standard deviation scale (N, 1), both metres.
+        """Skinning weights (N, J) of Gaussians at mean (N, 3) with standard deviation scale (N, 1), metres.
 
-        L1-normalised mean of 13 samples at the centre and at one and two standard deviations along the axes.
-        Gradients reach the mean only. Samples outside the grid count zero, unless the centre itself is outside:
-        then all of that Gaussian's samples are clamped to the border (SPEC 18).
+        L1-normalised mean of 13 samples: the centre and one and two standard deviations along each axis.
+        Gradients reach the mean only. Samples outside the grid count zero, unless the centre itself is
+        outside: then all samples of that Gaussian are clamped to the border (SPEC 18).
         """
         if mean.ndim != 2 or mean.shape[1] != 3 or scale.shape != (mean.shape[0], 1):
             raise ValueError(
                 f"mean (N, 3) and scale (N, 1) expected, got {tuple(mean.shape)}, {tuple(scale.shape)}"
             )
+        if mean.dtype != self.weights.dtype:
+            raise ValueError(f"mean is {mean.dtype}, the field is {self.weights.dtype}")
         last = torch.tensor(self.weights.shape[:3], dtype=mean.dtype, device=mean.device) - 1
         cells_per_metre = last / (self.upper - self.lower)
         points = (mean - self.lower) * cells_per_metre
         steps = scale.detach() * cells_per_metre
-        look_up = look_up_torch if mean.is_cuda else look_up_cpu
-        # The weights are never negative, so SPEC's clamp at 0 changes nothing and the mean is a weighted sum of rows.
+        look_up = look_up_cpu if mean.device.type == "cpu" else look_up_torch
+        # No weight is negative: the clamp at 0 changes nothing; the mean is a weighted sum of grid points.
         return F.normalize(look_up(self.weights, points, steps), p=1.0, dim=1)
 
     def save(self, folder: Path) -> None:
@@ -84,7 +86,7 @@ class SkinningField(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> SkinningField:
-        """Read the four published files; the weights stay mapped to the file until they are touched or moved."""
+        """Read the four published files; the weights stay mapped to their file (copied on write)."""
         missing = [name for name in (WEIGHTS_FILE, *COORDINATE_FILES) if not (folder / name).is_file()]
         if missing:
             raise UserError(f"{folder}: {', '.join(missing)} missing; {remedy(folder)}")
@@ -144,7 +146,7 @@ def _read_coordinates(path: Path) -> np.ndarray:
 def ensure_skinning_field(
     folder: Path, body: BodyModel, settings: FieldSettings, progress: bool = True
 ) -> SkinningField:
-    """The field of `body` (the neutral one, SPEC 8) from `folder`; built and saved there if nothing is there yet."""
+    """The field of the neutral `body` from `folder`; built and saved there if there is none yet (SPEC 8)."""
     vertices = body.neutral_vertices(None, jaw_open=False).detach()
     if not any((folder / name).exists() for name in (WEIGHTS_FILE, *COORDINATE_FILES)):
         logger.info("making the diffused skinning field in %s (once)", folder)
@@ -157,13 +159,13 @@ def ensure_skinning_field(
 def check_belongs(
     field: SkinningField, vertices: Tensor, weights: Tensor, settings: FieldSettings, folder: Path
 ) -> None:
-    """UserError unless the field was made from these neutral vertices (V, 3) and weights (V, 55) with these settings."""
+    """UserError unless the field was made so from these neutral vertices (V, 3) and weights (V, 55)."""
     shape = tuple(field.weights.shape[:3])
     if set(shape) != {settings.resolution}:
         sizes = " x ".join(map(str, shape))
         raise UserError(
-            f"the skinning field in {folder} has {sizes} grid points, the settings ask for {settings.resolution} "
-            f"along each axis; {remedy(folder, settings)}"
+            f"the skinning field in {folder} has {sizes} grid points, the settings ask for "
+            f"{settings.resolution} along each axis; {remedy(folder, settings)}"
         )
     lower, upper = (corner.cpu().float() for corner in grid_corners(vertices, settings.expansion))
     difference = max(float((field.lower - lower).abs().max()), float((field.upper - upper).abs().max()))
@@ -190,7 +192,7 @@ def check_belongs(
 def build_skinning_field(
     vertices: Tensor, weights: Tensor, settings: FieldSettings, progress: bool = True
 ) -> SkinningField:
-    """Diffuse the skinning weights (V, J) of the neutral body's vertices (V, 3) into a grid around it (SPEC 8)."""
+    """Diffuse the skinning weights (V, 55) of the neutral vertices (V, 3) into a grid (SPEC 8)."""
     lower, upper = grid_corners(vertices, settings.expansion)
     shape = (settings.resolution,) * 3
     is_fixed, fixed_weights = _fixed_points(vertices, weights, lower, upper, settings)
@@ -212,7 +214,7 @@ def build_skinning_field(
 
 
 def grid_corners(vertices: Tensor, expansion: float) -> tuple[Tensor, Tensor]:
-    """First and last grid point (3,): the vertices' bounding box grown by `expansion` of its size on every side."""
+    """First and last grid point (3,): the bounding box grown by `expansion` of its size on every side."""
     lower, upper = vertices.detach().amin(0), vertices.detach().amax(0)
     margin = expansion * (upper - lower)
     return lower - margin, upper + margin
@@ -221,7 +223,7 @@ def grid_corners(vertices: Tensor, expansion: float) -> tuple[Tensor, Tensor]:
 def _fixed_points(
     vertices: Tensor, weights: Tensor, lower: Tensor, upper: Tensor, settings: FieldSettings
 ) -> tuple[Tensor, Tensor]:
-    """Grid points (D, D, D) bool nearer than the threshold to a vertex, and that vertex's weights (n_fixed, J)."""
+    """Which grid points (D, D, D) are near a vertex, and its weights (n_fixed, 55), in the same order."""
     d = settings.resolution
     x, y, z = (np.linspace(a, b, d) for a, b in zip(lower.tolist(), upper.tolist(), strict=True))
     tree = cKDTree(vertices.detach().cpu().double().numpy())
@@ -254,6 +256,6 @@ def _diffuse_torch(channels: Tensor, is_fixed: Tensor, steps: tqdm) -> Tensor:
                 inner = [
                     slice(1, -1) if k != dim else slice(start, start + channels.shape[k]) for k in (1, 2, 3)
                 ]
-                laplacian += padded[:, *inner]
+                laplacian += padded[(slice(None), *inner)]
         channels = torch.where(is_fixed, channels, channels + DIFFUSION_RATE * laplacian)
     return channels

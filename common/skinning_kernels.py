@@ -1,8 +1,8 @@
 """CPU kernels (numba) of the skinning field: diffusion on the grid, and lookups with their gradient.
 
-A lookup averages 13 trilinear samples on three axis-parallel lines through the centre (SPEC 8). Along each line
-only one coordinate changes, so the 13 x 8 corners collapse to the 2 x 2 x 2 block around the centre plus, for each
-further plane a line crosses, 2 x 2 grid points. Coordinates here are in cells: grid point i sits at coordinate i.
+A lookup averages 13 trilinear samples on three axis-parallel lines through the centre (SPEC 8). Along each
+line only one coordinate changes, so the 13 x 8 corners collapse to the 2 x 2 x 2 block around the centre plus
+2 x 2 grid points for each further plane near a sample. Coordinates are in cells: grid point i is at i.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FASTMATH = {"reassoc", "contract", "nsz"}  # vectorises dot products; NaN and i
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def diffuse(channels: np.ndarray, other: np.ndarray, is_fixed: np.ndarray, rate: float) -> None:
-    """One step channels -> other, (C, D, D, D): w + rate * 7-point Laplacian, replicate padding; fixed points keep w."""
+    """One step w + rate * 7-point Laplacian, channels -> other (C, X, Y, Z); replicated border, fixed points."""
     n_channels, nx, ny, nz = channels.shape
     for slab in numba.prange(n_channels * nx):
         c = slab // nx
@@ -76,7 +76,7 @@ def _line(u, h, i, last, is_clamped):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True)
 def _stencil(point, step, size, stride, rows, parts):  # type: ignore[no-untyped-def]
-    """Fill the table rows one lookup touches and their [weight, d/dx, d/dy, d/dz]; returns how many there are."""
+    """Find the table rows of one lookup and their [weight, d/dx, d/dy, d/dz]; returns how many there are."""
     is_clamped = False
     for a in range(3):
         is_clamped = is_clamped or point[a] < 0 or point[a] > size[a] - 1
@@ -86,7 +86,7 @@ def _stencil(point, step, size, stride, rows, parts):  # type: ignore[no-untyped
     )  # per axis and plane of the centre's cell: centre weight, slope, line weight, slope
     for a in range(3):
         last = size[a] - 1.0
-        base[a] = min(int(math.floor(min(max(point[a], 0.0), last))), size[a] - 2)
+        base[a] = min(math.floor(min(max(point[a], 0.0), last)), size[a] - 2)
         for b in range(2):
             near[a, b, 0], near[a, b, 1] = _hat(point[a], base[a] + b, last, is_clamped)
             near[a, b, 2], near[a, b, 3] = _line(point[a], step[a], base[a] + b, last, is_clamped)
@@ -106,8 +106,8 @@ def _stencil(point, step, size, stride, rows, parts):  # type: ignore[no-untyped
     for a in range(3):
         b, c = (a + 1) % 3, (a + 2) % 3
         last = size[a] - 1.0
-        first = int(math.floor(min(max(point[a] - 2.0 * step[a], 0.0), last)))
-        final = int(math.floor(min(max(point[a] + 2.0 * step[a], 0.0), last))) + 1
+        first = math.floor(min(max(point[a] - 2.0 * step[a], 0.0), last))
+        final = math.floor(min(max(point[a] + 2.0 * step[a], 0.0), last)) + 1
         for plane in range(first, min(final, size[a] - 1) + 1):
             weight, slope = _line(point[a], step[a], plane, last, is_clamped)
             if base[a] <= plane <= base[a] + 1 or (weight == 0.0 and slope == 0.0):
@@ -142,7 +142,7 @@ def _dot(row, grad):  # type: ignore[no-untyped-def]
 def look_up(
     table: np.ndarray, size: np.ndarray, points: np.ndarray, steps: np.ndarray, out: np.ndarray
 ) -> None:
-    """Weighted sum of the 13 samples: table (X Y Z, C), size [X, Y, Z], points, steps (N, 3) in cells -> out (N, C)."""
+    """Sum out (N, C) of 13 samples of table (X Y Z, C), size [X, Y, Z], at points +- steps (N, 3)."""
     stride = np.array([size[1] * size[2], size[2], 1])
     for chunk in numba.prange((points.shape[0] + CHUNK - 1) // CHUNK):
         rows = np.empty(MAX_ROWS, np.int64)
@@ -165,7 +165,7 @@ def look_up_backward(
     grad_out: np.ndarray,
     grad_points: np.ndarray,
 ) -> None:
-    """Gradient (N, 3) of sum(out * grad_out) with respect to `points` of `look_up`; written to grad_points."""
+    """Gradient (N, 3) of sum(out * grad_out) of `look_up` with respect to points; written to grad_points."""
     stride = np.array([size[1] * size[2], size[2], 1])
     for chunk in numba.prange((points.shape[0] + CHUNK - 1) // CHUNK):
         rows = np.empty(MAX_ROWS, np.int64)

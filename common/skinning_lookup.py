@@ -1,4 +1,4 @@
-"""Lookups in the skinning field: the weighted sum of 13 trilinear samples, in torch and in compiled CPU loops (SPEC 8, 18)."""
+"""Lookups in the skinning field: sums of 13 trilinear samples, in torch and for the CPU (SPEC 8, 18)."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ SAMPLE_WEIGHTS = (0.5, 0.5, 0.3, 0.3)  # the centre has weight 1
 
 
 def look_up_torch(table: Tensor, points: Tensor, steps: Tensor) -> Tensor:
-    """Weighted sum (N, J) of 13 samples of table (X, Y, Z, J) at points +- steps (N, 3), in cells; any device."""
+    """Weighted sum (N, J) of 13 samples of table (X, Y, Z, J) at points +- steps (N, 3), in cells."""
     size = torch.tensor(table.shape[:3], device=points.device)
     last = (size - 1).to(points.dtype)
     offset, weight = _sample_pattern(points)
-    is_outside = ((points < 0) | (points > last)).any(1)  # (N,)
-    position = points[:, None] + offset * steps[:, None]  # (N, 13, 3)
-    position = torch.where(is_outside[:, None, None], position.clamp(torch.zeros_like(last), last), position)
+    is_outside = ((points < 0) | (points > last)).any(1)
+    margin = torch.where(is_outside, 0.0, 2.0).to(points)[:, None, None]  # there is nothing farther out
+    position = (points[:, None] + offset * steps[:, None]).clamp(-margin, last + margin)  # (N, 13, 3)
     cell = position.detach().floor()
     fraction = position - cell
     corner = torch.cartesian_prod(*[torch.arange(2, device=points.device)] * 3)  # (8, 3)
     per_axis = torch.where(corner == 1, fraction[:, :, None], 1 - fraction[:, :, None])  # (N, 13, 8, 3)
-    index = cell.nan_to_num().clamp(-2, float(size.max()) + 1).long()[:, :, None] + corner  # (N, 13, 8, 3)
+    index = cell.nan_to_num().long()[:, :, None] + corner
     is_inside = ((index >= 0) & (index < size)).all(-1)
-    index = index.clamp(torch.zeros_like(size), size - 1)
-    row = (index[..., 0] * size[1] + index[..., 1]) * size[2] + index[..., 2]
-    coefficient = per_axis.prod(-1) * is_inside * weight[:, None]
-    n = points.shape[0]
-    flat = table.view(-1, table.shape[-1])
-    return F.embedding_bag(row.view(n, -1), flat, mode="sum", per_sample_weights=coefficient.reshape(n, -1))
+    coefficient = per_axis.prod(-1) * is_inside * weight[:, None]  # (N, 13, 8)
+    x, y, z = index.clamp(torch.zeros_like(size), size - 1).unbind(-1)
+    row = (x * size[1] + y) * size[2] + z
+    rows_of_table = table.view(-1, table.shape[-1])
+    return F.embedding_bag(
+        row.flatten(1), rows_of_table, mode="sum", per_sample_weights=coefficient.flatten(1)
+    )
 
 
 def _sample_pattern(like: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +47,7 @@ def _sample_pattern(like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def look_up_cpu(table: Tensor, points: Tensor, steps: Tensor) -> Tensor:
-    """The same as `look_up_torch` by compiled loops that visit every grid point once; CPU tensors of one dtype."""
+    """`look_up_torch` in compiled loops that visit each grid point once; CPU tensors of one dtype."""
     result: Tensor = _CpuLookup.apply(table, points, steps)
     return result
 
@@ -58,7 +59,9 @@ class _CpuLookup(torch.autograd.Function):
 
         ctx.save_for_backward(table, points, steps)
         out = points.new_empty(points.shape[0], table.shape[-1])
-        skinning_kernels.look_up(*_CpuLookup.arrays(table, points, steps), out.numpy())
+        skinning_kernels.look_up(  # type: ignore[call-arg]
+            *_CpuLookup.arrays(table, points, steps), out.numpy()
+        )
         return out
 
     @staticmethod
@@ -67,8 +70,10 @@ class _CpuLookup(torch.autograd.Function):
         from common import skinning_kernels
 
         arrays = _CpuLookup.arrays(*ctx.saved_tensors)
-        grad_points = torch.empty_like(ctx.saved_tensors[1])
-        skinning_kernels.look_up_backward(*arrays, grad_out.contiguous().numpy(), grad_points.numpy())
+        grad_points = grad_out.new_empty(grad_out.shape[0], 3)
+        skinning_kernels.look_up_backward(  # type: ignore[call-arg]
+            *arrays, grad_out.contiguous().numpy(), grad_points.numpy()
+        )
         return None, grad_points, None
 
     @staticmethod

@@ -16,7 +16,7 @@ MIN_SQUARED_SPACING = 1e-7  # square metres
 
 
 def sample_vertex_colors(texture: Tensor, body: BodyModel) -> Tensor:
-    """Colours (N, C) of the body's subdivided vertices from a UV texture (C, H, W), not yet logits (SPEC 9)."""
+    """Colours (N, C) of the body's subdivided vertices from a UV texture (C, H, W) (SPEC 9)."""
     uv, is_seam = vertex_uv(body.faces, body.face_uv, body.vertex_uv, body.n_vertices)
     return sample_subdivided(texture, uv, is_seam, body.subdivider.interpolate)
 
@@ -26,8 +26,8 @@ def sample_subdivided(
 ) -> Tensor:
     """Colours (N, C) of subdivided vertices from texture (C, H, W), vertex UV (V, 2) and seam flags (V,).
 
-    Midpoints are sampled at their interpolated UV. Next to a seam that UV would lie anywhere in the texture, so
-    vertices with a share of a seam vertex take the interpolated colours of the low-resolution vertices instead.
+    Midpoints are sampled at their interpolated UV. Next to a seam that UV would lie anywhere in the texture;
+    vertices with a share of a seam vertex take the interpolated colours of the coarse vertices instead.
     """
     uv = uv.to(texture)
     fine = sample_texture(texture, interpolate(uv))
@@ -37,10 +37,10 @@ def sample_subdivided(
 
 
 def vertex_uv(faces: Tensor, face_uv: Tensor, uv: Tensor, n_vertices: int) -> tuple[Tensor, Tensor]:
-    """One UV (V, 2) a vertex and whether it has several (V,), from faces (F, 3) and face_uv (F, 3) into uv (U, 2).
+    """One UV (V, 2) a vertex and whether it has several (V,); faces and face_uv (F, 3) into uv (U, 2).
 
-    A vertex takes the UV of its last face corner, going face by face, then corner by corner. Vertices in no face
-    have UV 0.
+    A vertex takes the UV of its last face corner, going face by face, then corner by corner; a vertex of no
+    face has UV 0.
     """
     vertex, corner_uv = faces.reshape(-1), face_uv.reshape(-1)
     order = torch.arange(len(vertex), device=vertex.device)
@@ -53,7 +53,7 @@ def vertex_uv(faces: Tensor, face_uv: Tensor, uv: Tensor, n_vertices: int) -> tu
 
 
 def sample_texture(texture: Tensor, uv: Tensor) -> Tensor:
-    """Bilinear samples (N, C) of texture (C, H, W) at uv (N, 2) in [0, 1]: corner pixel centres are 0 and 1."""
+    """Bilinear samples (N, C) of texture (C, H, W) at uv (N, 2): corner pixel centres are 0 and 1."""
     grid = (2 * uv - 1)[None, None]
     return F.grid_sample(texture[None], grid, mode="bilinear", align_corners=True)[0, :, 0].T
 
@@ -64,7 +64,7 @@ def to_logit(color: Tensor, eps: float = LOGIT_EPS) -> Tensor:
 
 
 def initial_log_scale(vertices: Tensor) -> Tensor:
-    """Log (N, 1) of each point's root mean squared distance to its three nearest neighbours; vertices (N, 3) metres."""
+    """Log (N, 1) of the root mean squared distance to the three nearest other vertices (N, 3), metres."""
     points = vertices.detach().cpu().double().numpy()
     distance, _ = cKDTree(points).query(points, k=4, workers=-1)  # the first is the point itself
     mean_squared = torch.from_numpy((distance[:, 1:] ** 2).mean(1, keepdims=True)).to(vertices)

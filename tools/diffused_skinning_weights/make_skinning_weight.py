@@ -20,7 +20,7 @@ from common.skinning_field import FieldSettings, build_skinning_field
 
 @dataclass(frozen=True)
 class Arguments:
-    """Write diffused_skinning_weights.npy and skinning_grid_coords_{x,y,z}.npy; existing ones are replaced."""
+    """Write diffused_skinning_weights.npy and skinning_grid_coords_{x,y,z}.npy, replacing existing ones."""
 
     human_model_path: Path = ROOT / "common" / "human_model_files"
     """folder of the body model files; data/demo_body for the demo body"""
