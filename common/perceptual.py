@@ -165,7 +165,7 @@ def load_lpips(net: Net, weights_dir: Path | None = None, download: bool = True)
         files = " and ".join(missing)
         raise WeightsMissing(
             f"LPIPS weights {problem}: put {files} into a folder and give it as --lpips_weights, "
-            "or train with --no_lpips"
+            "or go without LPIPS (when training: --no_lpips)"
         )
     model = Lpips(net)
     _load_trunk(model.trunk, trunk_file)

@@ -1,0 +1,13 @@
+"""PSNR, SSIM and LPIPS of a NeuMan subject's test renders (SPEC 14)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.evaluation_command import main
+
+if __name__ == "__main__":
+    main(__doc__)
