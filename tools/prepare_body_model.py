@@ -12,8 +12,8 @@ sys.path.insert(0, str(ROOT))
 
 import tyro
 
-from common.body_model.files import prepare_body, runtime_file
-from common.errors import UserError, run_command
+from common.body_model.files import convert_licensed_files, save_runtime_file
+from common.errors import run_command
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,8 @@ def main() -> None:
     """Convert each gender asked for."""
     options = tyro.cli(Options, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
     for gender in options.gender:
-        data = prepare_body(options.human_model_path, gender)
-        target = runtime_file(options.human_model_path, gender)
-        if not target.is_file():
-            raise UserError(f"{target} could not be written; make its folder writable")
+        data = convert_licensed_files(options.human_model_path, gender)
+        target = save_runtime_file(data, options.human_model_path, gender)
         print(f"{target}: {data.n_vertices} vertices, {data.faces.shape[0]} faces")
 
 

@@ -95,8 +95,8 @@ class BodyModel(nn.Module):
             self._buffer(name, getattr(data, name))
         for name in ("faces", "vertex_uv", "face_uv"):
             self._buffer(name, getattr(data, name))
-        n_pose_dirs = data.pose_dirs.shape[-1]
-        self._buffer("pose_dirs", np.ascontiguousarray(data.pose_dirs.reshape(-1, n_pose_dirs).T))
+        pose_dirs = data.pose_dirs.reshape(3 * self.n_vertices, data.pose_dirs.shape[2])
+        self._buffer("pose_dirs", np.ascontiguousarray(pose_dirs.T))
         self._buffer("hand_mean", np.concatenate([data.left_hand_mean, data.right_hand_mean]))
         self._buffer("kinematic_reach", kinematic_reach(self.parents))
 

@@ -71,16 +71,23 @@ def load_body_data(path: Path, gender: str) -> BodyData:
 def prepare_body(path: Path, gender: str) -> BodyData:
     """Convert the licensed files in `path` and keep the result beside them, if the folder can be written."""
     data = convert_licensed_files(path, gender)
+    try:
+        save_runtime_file(data, path, gender)
+    except UserError as error:
+        logger.warning("%s; the body will be converted again next time", error)
+    return data
+
+
+def save_runtime_file(data: BodyData, path: Path, gender: str) -> Path:
+    """Write a body converted from the licensed files in `path` beside them; UserError if that is not possible."""
     runtime = runtime_file(path, gender)
     try:
         if not path.stat().st_mode & 0o222:  # the superuser could write, but the folder's owner said no
             raise PermissionError(f"{path} is marked read-only")
         save_body_data(data, runtime, _stamps(path, gender))
     except OSError as error:
-        logger.warning(
-            "%s cannot be written (%s); the body will be converted again next time", runtime, error
-        )
-    return data
+        raise UserError(f"{runtime} cannot be written ({error})") from error
+    return runtime
 
 
 def _check_gender(gender: str) -> None:

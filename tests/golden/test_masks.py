@@ -73,7 +73,7 @@ def test_expression_and_hand_ids(data, masks):
 
 def as_set(faces):
     """Faces without regard to their order and to the corner they begin with."""
-    return {min((tuple(np.roll(face, k)) for k in range(3))) for face in np.asarray(faces)}
+    return {min(tuple(np.roll(face, k)) for k in range(3)) for face in np.asarray(faces)}
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
