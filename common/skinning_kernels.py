@@ -23,7 +23,7 @@ _FASTMATH = {"reassoc", "contract", "nsz"}  # vectorises dot products; NaN and i
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def diffuse(channels: np.ndarray, other: np.ndarray, is_fixed: np.ndarray, rate: float) -> None:
-    """One step w + rate * 7-point Laplacian, channels -> other (C, X, Y, Z); replicated border, fixed points."""
+    """One step w + rate * Laplacian, channels -> other (C, X, Y, Z); replicated border, fixed points."""
     n_channels, nx, ny, nz = channels.shape
     for slab in numba.prange(n_channels * nx):
         c = slab // nx

@@ -1,0 +1,118 @@
+"""The skinning field as built and as looked up, against 04_skinning_field, 05_persona and 05_out_of_field."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from common.skinning_field import FieldSettings, SkinningField, build_skinning_field
+
+Arrays = dict[str, np.ndarray]
+Golden = Callable[[str], Arrays]
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / "tools" / "diffused_skinning_weights" / "make_skinning_weight.py"
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def stored(golden: Golden) -> Arrays:
+    return golden("04_skinning_field.npz")
+
+
+def build(stored: Arrays, case: str) -> SkinningField:
+    resolution, n_iterations, threshold, expansion = stored[f"args_{case}"].tolist()
+    settings = FieldSettings(int(resolution), int(n_iterations), threshold, expansion)
+    vertices, weights = torch.from_numpy(stored["verts"]), torch.from_numpy(stored["weights"])
+    return build_skinning_field(vertices, weights, settings, progress=False)
+
+
+def stored_field(stored: Arrays) -> SkinningField:
+    """Field a, the one behind the golden avatar."""
+    lower, upper = (torch.tensor([stored[f"coord_{axis}_a"][end] for axis in "xyz"]) for end in (0, -1))
+    return SkinningField(torch.from_numpy(stored["field_a"]), lower, upper)
+
+
+@pytest.mark.parametrize("case", ["a", "b", "c"])
+def test_grid_coordinates(stored: Arrays, case: str, tmp_path: Path) -> None:
+    build(stored, case).save(tmp_path)
+    for axis in "xyz":
+        found = np.load(tmp_path / f"skinning_grid_coords_{axis}.npy")
+        np.testing.assert_allclose(found, stored[f"coord_{axis}_{case}"], atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["a", "c"])
+def test_whole_field(stored: Arrays, case: str) -> None:
+    np.testing.assert_allclose(build(stored, case).weights.numpy(), stored[f"field_{case}"], atol=TOLERANCE)
+
+
+def test_field_after_few_iterations(stored: Arrays) -> None:
+    found = build(stored, "b").weights.flatten(0, 2)[torch.from_numpy(stored["field_b_flat_idx"])]
+    np.testing.assert_allclose(found.numpy(), stored["field_b_sample"], atol=TOLERANCE)
+
+
+def test_empty_cells_are_the_stored_ones(stored: Arrays) -> None:
+    assert np.array_equal(build(stored, "c").weights.numpy().sum(-1) == 0, stored["field_c"].sum(-1) == 0)
+
+
+def test_the_tool_makes_the_stored_field(stored: Arrays, golden_path: Callable, tmp_path: Path) -> None:
+    """Body files to field: neutral gender, neutral pose with mean hands, closed jaw."""
+    resolution = len(stored["coord_x_a"])
+    models = golden_path("assets/human_model_files")
+    command = [sys.executable, TOOL, "--human_model_path", models, "--output", tmp_path]
+    subprocess.run([*command, "--resolution", str(resolution)], check=True, cwd=tmp_path, env=os.environ)
+    found = SkinningField.load(tmp_path)
+    # Posing the body moves vertices by rounding, and single grid points at the threshold may fall in or out.
+    difference = np.abs(found.weights.numpy() - stored["field_a"]).max(-1)
+    assert (difference > 1e-4).mean() < 1e-3
+    torch.testing.assert_close(found.upper, stored_field(stored).upper, atol=2e-5, rtol=0)
+
+
+def looked_up(avatar: Arrays) -> np.ndarray:
+    """Rows that take their weights from the field: neither hand nor face."""
+    return ~(avatar["is_hand"] | avatar["is_face"])
+
+
+def base_positions(avatar: Arrays) -> Tensor:
+    return torch.from_numpy(avatar["vert_neutral_pose"] + avatar["mean_offset"])
+
+
+def scales(avatar: Arrays) -> Tensor:
+    return torch.from_numpy(avatar["scale"][:, :1])
+
+
+def test_base_weights(stored: Arrays, golden: Golden) -> None:
+    avatar = golden("05_persona.npz")
+    found = stored_field(stored).sample(base_positions(avatar), scales(avatar)).numpy()
+    rows = looked_up(avatar)
+    np.testing.assert_allclose(found[rows], avatar["skinning_weight"][rows], atol=TOLERANCE)
+
+
+def test_refined_weights(stored: Arrays, golden: Golden) -> None:
+    avatar = golden("05_persona.npz")
+    expression = golden("03_masks.npz")["expr_dirs_hr"] @ avatar["smplx_expr"]
+    refined = base_positions(avatar) + torch.from_numpy(avatar["mean_offset_offset"] + expression)
+    index = avatar["sample_idx"]
+    found = stored_field(stored).sample(refined[index], scales(avatar)[index]).numpy()
+    rows = looked_up(avatar)[index]
+    np.testing.assert_allclose(found[rows], avatar["skinning_weight_refined_sample"][rows], atol=TOLERANCE)
+
+
+def test_gaussians_far_outside_keep_weights(stored: Arrays, golden: Golden) -> None:
+    """Deliberate difference (SPEC 18): the published weights are all zero there."""
+    avatar, outside = golden("05_persona.npz"), golden("05_out_of_field.npz")
+    assert (outside["skinning_weight"] == 0).all()
+    index = outside["vertex_idx"]
+    mean = base_positions(avatar)[index] + torch.from_numpy(outside["added_offset"])
+    scale = scales(avatar)[index]
+    found = stored_field(stored).sample(mean, scale)
+    farther = stored_field(stored).sample(mean + torch.from_numpy(outside["added_offset"]), scale)
+    torch.testing.assert_close(found.sum(1), torch.ones(len(index)))
+    torch.testing.assert_close(found, farther)

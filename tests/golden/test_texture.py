@@ -1,0 +1,53 @@
+"""Initial colours and scales against 06_texture_init."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from common.body_model.body import BodyModel
+from common.body_model.files import load_body_data
+from common.mesh import Subdivider
+from common.texture import initial_log_scale, sample_subdivided, sample_vertex_colors, to_logit, vertex_uv
+
+Tensors = dict[str, Tensor]
+LAYERS = [
+    ("texture", "rgb_logit"),
+    ("texture", "rgb_orig_logit"),
+    ("texture_gen", "rgb_aux_logit"),
+    ("seg", "seg_logit"),
+]
+
+
+@pytest.fixture(scope="module")
+def stored(golden: Callable[[str], dict[str, np.ndarray]]) -> Tensors:
+    return {name: torch.from_numpy(array) for name, array in golden("06_texture_init.npz").items()}
+
+
+def assert_same_colors(color: Tensor, stored_logit: Tensor) -> None:
+    torch.testing.assert_close(to_logit(color).sigmoid(), stored_logit.sigmoid(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("texture", "logit"), LAYERS)
+def test_colors_from_the_stored_mesh(stored: Tensors, texture: str, logit: str) -> None:
+    n_vertices = int(stored["faces_lr"].max()) + 1
+    subdivider = Subdivider(stored["faces_lr"], n_vertices, levels=2)
+    uv, is_seam = vertex_uv(stored["faces_lr"], stored["face_uv"], stored["vertex_uv"], n_vertices)
+    assert is_seam.any() and not is_seam.all()
+    assert_same_colors(sample_subdivided(stored[texture], uv, is_seam, subdivider.interpolate), stored[logit])
+
+
+@pytest.mark.parametrize(("texture", "logit"), LAYERS)
+def test_colors_from_the_body_files(stored: Tensors, golden_path: Callable, texture: str, logit: str) -> None:
+    body = BodyModel(load_body_data(golden_path("assets/human_model_files"), "male"), n_subdivisions=2)
+    assert_same_colors(sample_vertex_colors(stored[texture], body), stored[logit])
+
+
+def test_scales(stored: Tensors) -> None:
+    torch.testing.assert_close(
+        initial_log_scale(stored["scale_points"]), stored["scale_log"], atol=2e-5, rtol=0
+    )
