@@ -1,0 +1,39 @@
+"""The evaluation against the published scripts' PSNR and SSIM (golden 11_evaluator)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from common.evaluation import Evaluation, evaluate
+
+
+@pytest.fixture(scope="module")
+def expected(golden_path):
+    return json.loads(golden_path("11_evaluator/expected.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def evaluation(golden_path, expected) -> Evaluation:
+    root = golden_path("11_evaluator")
+    (subject,) = (root / "subjects").iterdir()
+    (renders,) = (root / "result").iterdir()
+    return evaluate(subject, renders, None, "none", torch.device("cpu"))
+
+
+def test_figures_of_each_frame(evaluation, expected):
+    found = {str(score.frame): score for score in evaluation.official.scores}
+    assert found.keys() == expected["per_frame"].keys()
+    for frame, score in found.items():
+        assert score.psnr == pytest.approx(expected["per_frame"][frame]["psnr"], abs=1e-4)
+        assert score.ssim == pytest.approx(expected["per_frame"][frame]["ssim"], abs=1e-5)
+
+
+@pytest.mark.parametrize("script", ["eval_neuman", "eval_xhumans"])
+def test_means(evaluation, expected, script):
+    for metric, tolerance in (("psnr", 1e-4), ("ssim", 1e-5)):
+        assert evaluation.official.mean(metric) == pytest.approx(
+            expected[script][f"mean_{metric}"], abs=tolerance
+        )
