@@ -54,7 +54,7 @@ class PosedAvatar:
 
 
 class Avatar(nn.Module):
-    """Parameters and posing of one person's avatar; `state_dict` has the published `persona.*` keys (SPEC 5)."""
+    """Parameters and posing of one person; `state_dict` has the published `persona.*` keys (SPEC 5)."""
 
     def __init__(
         self,
@@ -165,6 +165,11 @@ class Avatar(nn.Module):
         to_target = joint_transforms(pose.rotation, self.zero_pose_joints, self.body.parents)
         transform = to_target @ self.neutral_to_zero
         return transform + F.pad(pose.trans[:, None], (3, 0, 0, 1))
+
+    @torch.no_grad()
+    def body_vertices(self, pose: SmplxPose, camera: Camera) -> Tensor:
+        """Low-resolution vertices (V, 3) of the full SMPL-X function with this identity, world space, constants."""
+        return camera.camera_to_world(self.body.vertices(pose, self.identity).vertices)
 
     def forward(self, pose: SmplxPose, camera: Camera) -> PosedAvatar:
         """The avatar in a camera-space pose, moved to world space."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from common.avatar import PosedAvatar
 from common.body_model.body import BodyModel
 from common.io.array import write_array
@@ -13,8 +15,11 @@ from common.renders import MASK_THRESHOLD, over, render_view
 from data.dataset import Frame
 
 
-def write_frame(folder: Path, frame: Frame, posed: PosedAvatar, body: BodyModel) -> None:
-    """Images, masks, normals, depths and meshes of base and refined avatar, and the target image."""
+def write_frame(folder: Path, frame: Frame, posed: PosedAvatar, body_vertices: Tensor, body: BodyModel) -> None:
+    """Images, masks, normals, depths and meshes of base and refined avatar, and the target image.
+
+    `body_vertices` (V, 3): the SMPL-X function's vertices in world space.
+    """
     name = f"{frame.split}_{frame.index}"
     for suffix, gaussians in (("", posed.base), ("_refined", posed.refined)):
         view = render_view(gaussians, body, frame.camera)
@@ -26,4 +31,4 @@ def write_frame(folder: Path, frame: Frame, posed: PosedAvatar, body: BodyModel)
         write_array(folder / f"{name}_depth{suffix}.npy", view["depth"].cpu().numpy())
         write_mesh(folder / f"{name}{suffix}.ply", gaussians.mean, body.faces_high, gaussians.rgb)
     write_image(folder / f"{name}_gt.png", frame.image)
-    write_mesh(folder / f"{name}_smplx.ply", posed.vertices[: body.n_vertices], body.faces)
+    write_mesh(folder / f"{name}_smplx.ply", body_vertices, body.faces)

@@ -57,9 +57,7 @@ def load_person(
     """The snapshot's avatar and poses (or the given poses instead); UserError where anything does not fit."""
     check_body(snapshot.network, source, body.n_vertices, body.n_vertices_high)
     state = snapshot.part("persona.")
-    avatar = Avatar(
-        _shape_of(config, state, source), body, skinning_field, _identity_of(state, source)
-    )
+    avatar = Avatar(_shape_of(config, state, source), body, skinning_field, _identity_of(state, source))
     load_network(avatar, state, source)
     return PersonModel(avatar, poses or PoseTable.from_state_dict(snapshot.network))
 
@@ -75,6 +73,11 @@ def _identity_of(state: Mapping[str, Tensor], source: Path) -> Identity:
 def _shape_of(config: AvatarConfig, state: Mapping[str, Tensor], source: Path) -> AvatarConfig:
     """The configuration with the tri-plane's size as in the snapshot."""
     triplane = state.get("triplane")
-    if triplane is None or triplane.ndim != 4 or triplane.shape[0] != 3 or triplane.shape[2] != triplane.shape[3]:
+    if (
+        triplane is None
+        or triplane.ndim != 4
+        or triplane.shape[0] != 3
+        or triplane.shape[2] != triplane.shape[3]
+    ):
         raise UserError(f"{source} is not a snapshot of an avatar: persona.triplane must be (3, C, S, S)")
     return replace(config, triplane_channels=triplane.shape[1], triplane_resolution=triplane.shape[2])

@@ -51,7 +51,11 @@ class Objective:
     """Losses of one frame: `training` for captured and generated frames, `fitting` for test poses."""
 
     def __init__(
-        self, model: PersonModel, config: LossConfig, initial_rgb: Tensor | None, perceptual: Perceptual | None
+        self,
+        model: PersonModel,
+        config: LossConfig,
+        initial_rgb: Tensor | None,
+        perceptual: Perceptual | None,
     ) -> None:
         """initial_rgb (N, 3): activated colours of the initialisation; only `training` needs them."""
         self.model = model
@@ -67,16 +71,22 @@ class Objective:
         if self.initial_rgb is None:
             raise ValueError("training needs the initial colours")
         config = self.config
-        posed = self.avatar(self.model.smplx_param_dict.pose(frame.split, frame.index), frame.camera)
+        pose = self.model.smplx_param_dict.pose(frame.split, frame.index)
+        posed = self.avatar(pose, frame.camera)
         renders = render_training(
             posed,
+            self.avatar.body_vertices(pose, frame.camera),
             self.body,
             frame.camera,
             self.initial_rgb,
             frame.face_camera if frame.is_captured else None,
             (config.boundary_threshold, config.boundary_ratio, config.boundary_ratio_patch),
         )
-        terms = self._captured_terms(renders, frame) if frame.is_captured else self._generated_terms(renders, frame)
+        terms = (
+            self._captured_terms(renders, frame)
+            if frame.is_captured
+            else self._generated_terms(renders, frame)
+        )
         return {**terms, **self._part_terms(renders, frame), **self.smoothness_terms(posed, renders)}
 
     def fitting(self, frame: Frame) -> Losses:
@@ -146,7 +156,9 @@ class Objective:
         weight = losses.photo_weight(boundaries.base, self.config.boundary)
         for name in ("img", "img_albedo", "img_refined"):
             terms[name] = terms[name] * weight
-        terms["patch_face"] = terms["patch_face"] * losses.photo_weight(boundaries.patch, self.config.boundary)
+        terms["patch_face"] = terms["patch_face"] * losses.photo_weight(
+            boundaries.patch, self.config.boundary
+        )
         terms["geo"] = self._geometry(base, frame, self.config.captured_geometry)
         terms["geo_refined"] = self._geometry(refined, frame, self.config.captured_geometry)
         terms["patch_mask_face"] = losses.absolute_difference(patch.mask, renders.mesh.patch_face_mask)

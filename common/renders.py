@@ -1,4 +1,4 @@
-"""Everything that is rendered of an avatar: named channels of one rasterizer pass per Gaussian set and camera (SPEC 11)."""
+"""What is rendered of an avatar: named channels of one rasterizer pass per Gaussian set and camera (SPEC 11)."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ def normal_on_background(normal: Tensor, mask: Tensor) -> Tensor:
     return (over(normal, mask, -1.0) + 1) / 2
 
 
-def body_channels(gaussians: Gaussians, posed: PosedAvatar, body: BodyModel, camera: Camera) -> dict[str, Channel]:
+def body_channels(
+    gaussians: Gaussians, posed: PosedAvatar, body: BodyModel, camera: Camera
+) -> dict[str, Channel]:
     """The channels of a BodyRender."""
     return {
         **view_channels(gaussians, body, camera),
@@ -161,7 +163,10 @@ def render_hands(gaussians: Gaussians, body: BodyModel, camera: Camera) -> HandR
         rendered = render(
             hand,
             camera,
-            {"image": Channel(hand.rgb, is_detached=True), "mask": Channel(torch.ones_like(hand.mean[:, :1]))},
+            {
+                "image": Channel(hand.rgb, is_detached=True),
+                "mask": Channel(torch.ones_like(hand.mean[:, :1])),
+            },
         )
         images.append(rendered["image"])
         masks.append(rendered["mask"])
@@ -172,7 +177,7 @@ def render_hands(gaussians: Gaussians, body: BodyModel, camera: Camera) -> HandR
 def mesh_masks(vertices: Tensor, faces: Tensor, camera: Camera, attributes: Tensor) -> Tensor:
     """Per-vertex attributes (V, A) of the nearest surface, (A, H, W); vertices (V, 3) in world space."""
     fragments = rasterize_mesh(camera.world_to_camera(vertices), faces, camera)
-    return interpolate_mesh(fragments, attributes, faces)
+    return interpolate_mesh(fragments, attributes)
 
 
 @torch.no_grad()
@@ -197,7 +202,7 @@ def sobel_magnitude(image: Tensor) -> Tensor:
     kernel = image.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
     kernels = torch.stack([kernel, kernel.T])[:, None]
     gradient = F.conv2d(F.pad(image[:, None], (1, 1, 1, 1), mode="replicate"), kernels)  # (C, 2, H, W)
-    return (gradient.square().sum(1) + 1e-6).sqrt().mean(0)
+    return gradient.square().sum(1).sqrt().mean(0)
 
 
 def dilation_kernel_size(mask: Tensor, ratio: float) -> int:
@@ -218,7 +223,9 @@ def dilate(mask: Tensor, kernel_size: int) -> Tensor:
 
 
 @torch.no_grad()
-def boundary_map(positions: Tensor, mask: Tensor, face_mask: Tensor, threshold: float, ratio: float) -> Tensor:
+def boundary_map(
+    positions: Tensor, mask: Tensor, face_mask: Tensor, threshold: float, ratio: float
+) -> Tensor:
     """Depth-boundary map (1, H, W) of 0 and 1 (SPEC 11).
 
     positions (3, H, W): rendered boundary_channel; mask (1, H, W): rendered mask whose box sets the dilation;
@@ -278,6 +285,7 @@ def render_fit(posed: PosedAvatar, body: BodyModel, camera: Camera) -> TrainingR
 
 def render_training(
     posed: PosedAvatar,
+    body_vertices: Tensor,
     body: BodyModel,
     camera: Camera,
     initial_rgb: Tensor,
@@ -286,10 +294,14 @@ def render_training(
 ) -> TrainingRenders:
     """The renders of a training step: one pass each for base, refined, either hand and, on photos, the face patch.
 
+    `body_vertices` (V, 3): the SMPL-X function's vertices in world space, for the mesh masks, constants;
     `face_camera` is given for captured frames only; `thresholds` are the boundary threshold and the dilation
     ratios of image and patch.
     """
-    base_channels = {**body_channels(posed.base, posed, body, camera), **face_channels(posed, body, initial_rgb)}
+    base_channels = {
+        **body_channels(posed.base, posed, body, camera),
+        **face_channels(posed, body, initial_rgb),
+    }
     refined_channels = body_channels(posed.refined, posed, body, camera)
     if face_camera is not None:
         base_channels["position"] = boundary_channel(posed.base_neutral)
@@ -297,7 +309,7 @@ def render_training(
     base = render(posed.base, camera, base_channels)
     refined = render(posed.refined, camera, refined_channels)
 
-    vertices = posed.vertices[: body.n_vertices].detach()
+    vertices = body_vertices.detach()
     hand_mask = hand_mesh_mask(vertices, body, camera)
     renders = TrainingRenders(
         base=body_render(base),
@@ -315,9 +327,7 @@ def render_training(
     return replace(
         renders,
         patch=face_render(patch),
-        mesh=MeshTargets(
-            hand_mask, renders.mesh.eye_mask, face_mesh_masks(vertices, body, face_camera)[:1]
-        ),
+        mesh=MeshTargets(hand_mask, renders.mesh.eye_mask, face_mesh_masks(vertices, body, face_camera)[:1]),
         boundaries=Boundaries(
             base=boundary_map(base["position"], base["mask"], closed_face, threshold, ratio),
             refined=boundary_map(refined["position"], refined["mask"], closed_face, threshold, ratio),

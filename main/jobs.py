@@ -11,15 +11,12 @@ from torch import Tensor
 
 from common.avatar import Avatar
 from common.checkpoint import read_snapshot
-from common.errors import UserError
 from common.pose_table import PoseTable
 from common.texture import initial_log_scale, sample_vertex_colors, to_logit
 from common.trainer import FrameKey, PersonModel, avatar_parameter_groups
-from data.dataset import Frame, Subject, fitting_list, training_list
+from data.dataset import CAPTURED, TEST, Frame, Subject, fitting_list, training_list
 from main.config import Paths
 from main.setup import SubjectArgs, load_body, load_field, load_snapshot_person
-
-TRAINING_SPLITS = ("captured", "generated_0", "generated_1")
 
 
 @dataclass(frozen=True)
@@ -36,15 +33,10 @@ class Job:
 def training_job(args: SubjectArgs, paths: Paths, subject: Subject, device: torch.device) -> Job:
     """A new avatar, initialised from the subject's identity and textures, with its frames' poses."""
     body, field, optim = load_body(args, paths), load_field(args, paths), args.config.optim
-    if subject.identity.face_offset.shape[0] != body.n_vertices:
-        raise UserError(
-            f"{subject.root / 'captured/smplx_optimized/face_offset.json'} has "
-            f"{subject.identity.face_offset.shape[0]} vertices, the body model has {body.n_vertices}; "
-            "use the body that the subject was made with (--human_model_path)"
-        )
+    subject.check(n_vertices=body.n_vertices)
     avatar = Avatar(args.config.avatar, body, field, subject.identity)
     initialise(avatar, subject)
-    poses = PoseTable({split: subject.params(split) for split in TRAINING_SPLITS})
+    poses = PoseTable(subject.smplx_params())
     model = PersonModel(avatar, poses).to(device)
     keys = training_list(subject)
     return Job(
@@ -52,7 +44,7 @@ def training_job(args: SubjectArgs, paths: Paths, subject: Subject, device: torc
         avatar_parameter_groups(avatar, optim) + poses.parameter_groups(optim.lr_smplx, optim.lr_hand),
         keys,
         torch.sigmoid(avatar.rgb.detach()).clone(),
-        _preview(subject, [("captured", subject.frames("captured")[0]), keys[-1]], device),
+        _preview(subject, [(CAPTURED, subject.frames(CAPTURED)[0]), keys[-1]], device),
     )
 
 
@@ -61,8 +53,8 @@ def initialise(avatar: Avatar, subject: Subject) -> None:
     """Colours from the subject's textures and scales from the neutral mesh with open jaw (SPEC 9)."""
     body, textures = avatar.body, subject.textures()
     for parameter, texture in (
-        (avatar.rgb, textures.color),
-        (avatar.rgb_aux, textures.color_aux),
+        (avatar.rgb, textures.rgb),
+        (avatar.rgb_aux, textures.rgb_aux),
         (avatar.seg, textures.seg),
     ):
         parameter.copy_(to_logit(sample_vertex_colors(texture, body)))
@@ -73,11 +65,11 @@ def initialise(avatar: Avatar, subject: Subject) -> None:
 def fitting_job(args: SubjectArgs, paths: Paths, subject: Subject, source: Path, device: torch.device) -> Job:
     """The avatar of a snapshot, frozen, with the poses of the test frames to be fitted."""
     snapshot, optim = read_snapshot(source), args.config.optim
-    poses = PoseTable({"test": subject.params("test")})
+    poses = PoseTable(subject.smplx_params((TEST,)))
     model = load_snapshot_person(args, paths, snapshot, source, poses).to(device)
     model.persona.requires_grad_(False)
     keys = fitting_list(subject, optim.fit_repeats)
-    preview = _preview(subject, [("test", subject.frames("test")[0])], device)
+    preview = _preview(subject, [(TEST, subject.frames(TEST)[0])], device)
     groups = poses.parameter_groups(optim.lr_smplx, optim.lr_hand)
     return Job(model, groups, keys, None, preview)
 

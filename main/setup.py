@@ -15,14 +15,14 @@ import tyro
 
 from common.body_model.body import BodyModel
 from common.body_model.files import load_body_data
-from common.checkpoint import Snapshot, find_snapshot, newest_snapshot, read_snapshot
+from common.checkpoint import Snapshot, find_snapshot, newest_snapshot
 from common.errors import UserError, run_command
 from common.inference import load_person, subdivisions_of
 from common.perceptual import Lpips, load_lpips
 from common.pose_table import PoseTable
 from common.skinning_field import FieldSettings, SkinningField, ensure_skinning_field
 from common.trainer import PersonModel
-from data.dataset import Subject
+from data.dataset import Subject, subject_folder
 from main.config import Config, Paths
 
 DEMO_SIZES = {"demo": "small", "demo_full": "full"}  # subjects that are made on first use (SPEC 16)
@@ -130,18 +130,12 @@ def subject_path(args: SubjectArgs, paths: Paths) -> Path:
         logger.info("making the demo subject in %s (once)", path)
         make_demo_subject(path, DEMO_SIZES[args.subject_id], seed=0)
         return path
-    known = sorted(entry.name for entry in paths.subjects.iterdir() if entry.is_dir()) if paths.subjects.is_dir() else []
-    raise UserError(
-        f"no subject {args.subject_id!r} in {paths.subjects}; available: {', '.join(known) or 'none'}; "
-        "`--subject_id demo` needs no data"
-    )
+    return subject_folder(paths.subjects, args.subject_id)
 
 
 def open_subject(args: SubjectArgs, paths: Paths) -> Subject:
-    """The subject's data, checked."""
-    subject = Subject(subject_path(args, paths), args.config.face_patch_size)
-    subject.check()
-    return subject
+    """The subject's data, not checked yet."""
+    return Subject(subject_path(args, paths), args.config.face_patch_size)
 
 
 def model_folder(args: SubjectArgs, paths: Paths, fit_pose_to_test: bool) -> Path:
@@ -149,7 +143,9 @@ def model_folder(args: SubjectArgs, paths: Paths, fit_pose_to_test: bool) -> Pat
     return paths.output / "model_dump" / (args.subject_id + (FIT_SUFFIX if fit_pose_to_test else ""))
 
 
-def load_perceptual(args: SubjectArgs, device: torch.device, wanted: bool, weights: Path | None) -> Lpips | None:
+def load_perceptual(
+    args: SubjectArgs, device: torch.device, wanted: bool, weights: Path | None
+) -> Lpips | None:
     """The perceptual loss, unless it is switched off or this is the demo without weights of the user's."""
     if not wanted:
         logger.info("perceptual loss: off (--no_lpips)")

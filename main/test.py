@@ -15,10 +15,9 @@ from common.checkpoint import read_snapshot
 from common.errors import UserError
 from common.frame_output import write_frame
 from common.trainer import FrameKey, PersonModel
-from data.dataset import Subject
+from data.dataset import Subject, fitting_list, rendering_list
 from main import setup
 from main.config import Paths
-from main.jobs import TRAINING_SPLITS
 
 
 @dataclass(frozen=True)
@@ -42,15 +41,15 @@ def main(args: TestArgs) -> None:
     folder = paths.output / "result" / setup.model_folder(args, paths, args.fit_pose_to_test).name
     for split, index in tqdm(frames_to_render(args, subject, model, source), desc="frames"):
         frame = subject.load(split, index).to(device)
-        posed = model.persona(model.smplx_param_dict.pose(split, index), frame.camera)
-        write_frame(folder, frame, posed, model.persona.body)
+        pose = model.smplx_param_dict.pose(split, index)
+        body_vertices = model.persona.body_vertices(pose, frame.camera)
+        write_frame(folder, frame, model.persona(pose, frame.camera), body_vertices, model.persona.body)
     setup.logger.info("renders are in %s", folder)
 
 
 def frames_to_render(args: TestArgs, subject: Subject, model: PersonModel, source: Path) -> list[FrameKey]:
     """The frames of the training splits, or the test frames whose poses were fitted."""
-    splits = ("test",) if args.fit_pose_to_test else TRAINING_SPLITS
-    keys = [(split, index) for split in splits for index in subject.frames(split)]
+    keys = fitting_list(subject) if args.fit_pose_to_test else rendering_list(subject)
     missing = [key for key in keys if key not in model.smplx_param_dict]
     if missing:
         split, index = missing[0]

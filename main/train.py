@@ -25,9 +25,8 @@ from common.checkpoint import (
 )
 from common.errors import UserError
 from common.objective import Objective
-from common.training_log import TrainingLog
 from common.trainer import PersonModel, Schedule, Trainer, make_optimizer
-from data.dataset import Subject
+from common.training_log import TrainingLog
 from main import setup
 from main.config import Paths
 from main.jobs import fitting_job, training_job
