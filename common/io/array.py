@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -10,7 +11,9 @@ from common.errors import UserError
 from common.io.atomic import atomic_path
 
 _MAGIC = b"\x93NUMPY"
-_BROKEN = (ValueError, TypeError, EOFError, OSError, SyntaxError, OverflowError, MemoryError, RecursionError)
+_BROKEN = (
+    ValueError, TypeError, EOFError, OSError, SyntaxError, TokenError, OverflowError, MemoryError, RecursionError,
+)  # fmt: skip
 
 
 def open_array(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:

@@ -57,7 +57,8 @@ def numbers(value: Any, shape: tuple[int, ...], where: str) -> Tensor:
     is_nested = is_nested and len(squeezed) == len(target)
     if array.size == 0 or not (is_flat or is_nested):
         raise UserError(f"{where} has shape {_show(array.shape)}, expected {_show(shape)}")
-    tensor = torch.from_numpy(array.astype(np.float32)).reshape(shape)
+    with np.errstate(over="ignore"):  # becomes infinite and is refused below
+        tensor = torch.from_numpy(array.astype(np.float32)).reshape(shape)
     if not torch.isfinite(tensor).all():
         raise UserError(f"{where} has NaN or infinite values; fit or write this file again")
     return tensor
