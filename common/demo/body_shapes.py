@@ -7,11 +7,12 @@ import numpy as np
 from common.demo.body_rig import mirrored_joints
 from common.joints import JOINTS, N_EXPR, joint_index
 
-# The first ten expression directions: combinations of face units at coefficient 1 (2 = full strength).
+# The first ten expression directions: combinations of face units at coefficient 1.
+# As the space is linear, a direction is as strong as its opposite stays plausible at -2.
 EXPRESSION_COMBINATIONS: dict[str, dict[str, float]] = {
-    "jaw_open": {"jawOpen": 0.5},
-    "smile": {"mouthSmileLeft": 0.5, "mouthSmileRight": 0.5, "cheekSquintLeft": 0.2, "cheekSquintRight": 0.2},
-    "blink": {"eyeBlinkLeft": 0.5, "eyeBlinkRight": 0.5},
+    "jaw_open": {"jawOpen": 0.25},
+    "smile": {"mouthSmileLeft": 0.4, "mouthSmileRight": 0.4, "cheekSquintLeft": 0.2, "cheekSquintRight": 0.2},
+    "blink": {"eyeBlinkLeft": 0.35, "eyeBlinkRight": 0.35},
     "brows_up": {"browInnerUp": 0.4, "browOuterUpLeft": 0.4, "browOuterUpRight": 0.4},
     "brows_down": {"browDownLeft": 0.5, "browDownRight": 0.5},
     "pucker": {"mouthPucker": 0.45},
@@ -26,9 +27,9 @@ _LEFT_OUT = ("jawOpen", "mouthPucker", "cheekPuff", "mouthClose", "eyeLook")
 _SINGLE_STRENGTH = 0.4
 MIN_OFFSET_M = 1e-5  # smaller expression offsets are rounding
 
-_REGRESSOR_CANDIDATES = 400
-_REGRESSOR_VERTICES = 60
-_REGRESSOR_RIDGE = 1e-6
+_REGRESSOR_CANDIDATES = 4000
+_REGRESSOR_VERTICES = 150
+_REGRESSOR_RIDGE = 3e-6
 
 
 def expression_names(units: dict[str, np.ndarray]) -> list[str]:
@@ -89,7 +90,9 @@ def joint_regressor(
         if name in eyes:
             regressor[joint, eyes[name]] = 1 / len(eyes[name])
             continue
-        index = _spread_vertices(mean, joints[:, joint].mean(axis=0), is_allowed)
+        # Bodies are symmetric, so a fit could mix up the legs: a left joint looks at the left half only.
+        is_near_side = mean[:, 0] > (-0.01 if name.startswith("left_") else -np.inf)
+        index = _spread_vertices(mean, joints[:, joint].mean(axis=0), is_allowed & is_near_side)
         if swap[joint] == joint:
             index = np.unique(np.concatenate([index, mirror[index]]))
         regressor[joint, index] = _ridge_weights(samples[:, index], joints[:, joint])
@@ -116,8 +119,8 @@ def _spread_vertices(mean: np.ndarray, joint: np.ndarray, is_allowed: np.ndarray
 def _ridge_weights(vertices: np.ndarray, joint: np.ndarray) -> np.ndarray:
     """Weights (K,) summing to 1 that reproduce a joint (S, 3) from vertices (S, K, 3)."""
     n_samples, n_vertices, _ = vertices.shape
-    matrix = vertices.transpose(0, 2, 1).reshape(-1, n_vertices)
+    relative = vertices.astype(np.float64) - joint[:, None]  # as weights sum to 1, the target becomes zero
+    matrix = relative.transpose(0, 2, 1).reshape(-1, n_vertices)
     normal = matrix.T @ matrix / n_samples + _REGRESSOR_RIDGE * np.eye(n_vertices)
-    system = np.block([[normal, np.ones((n_vertices, 1))], [np.ones((1, n_vertices)), np.zeros((1, 1))]])
-    right = np.concatenate([matrix.T @ joint.reshape(-1) / n_samples, [1.0]])
-    return np.linalg.solve(system, right)[:n_vertices]
+    weights = np.linalg.solve(normal, np.ones(n_vertices))
+    return weights / weights.sum()

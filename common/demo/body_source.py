@@ -10,6 +10,9 @@ import numpy as np
 from common.errors import UserError
 
 TEETH_GROUPS = ("helper-upper-teeth", "helper-lower-teeth")
+# Mean and deviation over adults, on Anny's 0..1 axes; heights come out as 1.72 m with 0.1 m deviation.
+_PHENOTYPES = {"height": (0.40, 0.075), "muscle": (0.5, 0.17), "weight": (0.5, 0.17),
+               "proportions": (0.5, 0.17), "cupsize": (0.5, 0.2), "firmness": (0.5, 0.17)}  # fmt: skip
 ADULT_AGE = 2 / 3  # Anny's phenotype axis: 2/3 is a young adult, 1 is old
 
 
@@ -132,8 +135,10 @@ def _adult_coefficients(model, n_samples: int, seed: int):
     import torch
 
     rng = np.random.default_rng(seed)
-    phenotypes = {name: rng.beta(2.0, 2.0, n_samples) for name in
-                  ("muscle", "weight", "height", "proportions", "cupsize", "firmness")}  # fmt: skip
+    phenotypes = {
+        name: np.clip(rng.normal(mean, deviation, n_samples), 0.02, 0.98)
+        for name, (mean, deviation) in _PHENOTYPES.items()
+    }
     phenotypes["gender"] = rng.beta(0.5, 0.5, n_samples)
     phenotypes["age"] = rng.uniform(ADULT_AGE - 0.05, ADULT_AGE + 0.15, n_samples)
     races = rng.dirichlet(np.ones(3), n_samples)

