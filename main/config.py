@@ -87,7 +87,7 @@ class AnimationConfig:
     n_views: int = 50
     neutral_focal: float = 1500.0  # pixels
     neutral_size: int = 1024  # pixels
-    neutral_distance_m: tuple[float, float, float] = (0.0, 3.0, 3.0)  # trans of the neutral pose
+    neutral_trans_m: tuple[float, float, float] = (0.0, 3.0, 3.0)  # where the neutral pose stands, metres
     fps: int = 30
 
 
@@ -100,16 +100,19 @@ class Config:
     avatar: AvatarConfig = dataclasses.field(default_factory=AvatarConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    animation: AnimationConfig = dataclasses.field(default_factory=AnimationConfig)
     face_patch_size: int = 256  # pixels (SPEC 3)
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Where things are; all below the repository unless changed."""
+    """Where data is read from and results are written to."""
 
     subjects: Path = ROOT / "data" / "subjects"
-    human_model: Path = ROOT / "common" / "human_model_files"
-    skinning_field: Path = ROOT / "tools" / "diffused_skinning_weights"
-    demo_body: Path = ROOT / "data" / "demo_body"
-    demo_field: Path = ROOT / "data" / "cache" / "demo_skinning_field"
     output: Path = ROOT / "output"
+
+
+HUMAN_MODEL_FILES = ROOT / "common" / "human_model_files"
+SKINNING_FIELD = ROOT / "tools" / "diffused_skinning_weights"
+DEMO_BODY = ROOT / "data" / "demo_body"
+DEMO_SKINNING_FIELD = ROOT / "data" / "cache" / "demo_skinning_field"

@@ -15,7 +15,6 @@ from common.pose_table import PoseTable
 from common.texture import initial_log_scale, sample_vertex_colors, to_logit
 from common.trainer import FrameKey, PersonModel, avatar_parameter_groups
 from data.dataset import CAPTURED, TEST, Frame, Subject, fitting_list, training_list
-from main.config import Paths
 from main.setup import SubjectArgs, load_body, load_field, load_snapshot_person
 
 
@@ -30,9 +29,9 @@ class Job:
     preview: list[Frame]  # frames that are shown in the log
 
 
-def training_job(args: SubjectArgs, paths: Paths, subject: Subject, device: torch.device) -> Job:
+def training_job(args: SubjectArgs, subject: Subject, device: torch.device) -> Job:
     """A new avatar, initialised from the subject's identity and textures, with its frames' poses."""
-    body, field, optim = load_body(args, paths), load_field(args, paths), args.config.optim
+    body, field, optim = load_body(args), load_field(args), args.config.optim
     subject.check(n_vertices=body.n_vertices)
     avatar = Avatar(args.config.avatar, body, field, subject.identity)
     initialise(avatar, subject)
@@ -62,11 +61,11 @@ def initialise(avatar: Avatar, subject: Subject) -> None:
     avatar.scale.copy_(initial_log_scale(open_mouth))
 
 
-def fitting_job(args: SubjectArgs, paths: Paths, subject: Subject, source: Path, device: torch.device) -> Job:
+def fitting_job(args: SubjectArgs, subject: Subject, source: Path, device: torch.device) -> Job:
     """The avatar of a snapshot, frozen, with the poses of the test frames to be fitted."""
     snapshot, optim = read_snapshot(source), args.config.optim
     poses = PoseTable(subject.smplx_params((TEST,)))
-    model = load_snapshot_person(args, paths, snapshot, source, poses).to(device)
+    model = load_snapshot_person(args, snapshot, source, poses).to(device)
     model.persona.requires_grad_(False)
     keys = fitting_list(subject, optim.fit_repeats)
     preview = _preview(subject, [(TEST, subject.frames(TEST)[0])], device)

@@ -15,6 +15,7 @@ import tyro
 
 from common.body_model.body import BodyModel
 from common.body_model.files import load_body_data
+from common.camera import Camera
 from common.checkpoint import Snapshot, find_snapshot, newest_snapshot
 from common.errors import UserError, run_command
 from common.inference import load_person, subdivisions_of
@@ -22,8 +23,15 @@ from common.perceptual import Lpips, load_lpips
 from common.pose_table import PoseTable
 from common.skinning_field import FieldSettings, SkinningField, ensure_skinning_field
 from common.trainer import PersonModel
-from data.dataset import Subject, subject_folder
-from main.config import Config, Paths
+from data.dataset import Subject
+from main.config import (
+    DEMO_BODY,
+    DEMO_SKINNING_FIELD,
+    HUMAN_MODEL_FILES,
+    SKINNING_FIELD,
+    Config,
+    Paths,
+)
 
 DEMO_SIZES = {"demo": "small", "demo_full": "full"}  # subjects that are made on first use (SPEC 16)
 DEMO_SUBDIVISIONS = {"demo": 1, "demo_full": 2}
@@ -48,6 +56,7 @@ class SubjectArgs:
     """Folder of the body model files (default: common/human_model_files; the demo body for the demo)."""
     skinning_field_path: Path | None = None
     """Folder of the diffused skinning field (default: tools/diffused_skinning_weights)."""
+    paths: Paths = field(default_factory=Paths)
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     @property
@@ -91,26 +100,26 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def body_path(args: SubjectArgs, paths: Paths) -> Path:
+def body_path(args: SubjectArgs) -> Path:
     """Folder of the body files for this subject."""
     if args.human_model_path is not None:
         return args.human_model_path
-    return paths.demo_body if args.is_demo else paths.human_model
+    return DEMO_BODY if args.is_demo else HUMAN_MODEL_FILES
 
 
-def load_body(args: SubjectArgs, paths: Paths, n_subdivisions: int | None = None) -> BodyModel:
+def load_body(args: SubjectArgs, n_subdivisions: int | None = None) -> BodyModel:
     """The body model, subdivided as the configuration or the caller says."""
-    data = load_body_data(body_path(args, paths), args.config.body.gender)
+    data = load_body_data(body_path(args), args.config.body.gender)
     levels = n_subdivisions if n_subdivisions is not None else args.config.body.n_subdivisions
     if levels is None:
         levels = DEMO_SUBDIVISIONS.get(args.subject_id, PUBLISHED_SUBDIVISIONS)
     return BodyModel(data, levels)
 
 
-def load_field(args: SubjectArgs, paths: Paths) -> SkinningField:
+def load_field(args: SubjectArgs) -> SkinningField:
     """The diffused skinning field of the body; made on first use."""
-    data = load_body_data(body_path(args, paths), args.config.body.field_gender)
-    folder = args.skinning_field_path or (paths.demo_field if args.is_demo else paths.skinning_field)
+    data = load_body_data(body_path(args), args.config.body.field_gender)
+    folder = args.skinning_field_path or (DEMO_SKINNING_FIELD if args.is_demo else SKINNING_FIELD)
     settings = args.config.field
     return ensure_skinning_field(
         folder,
@@ -119,9 +128,9 @@ def load_field(args: SubjectArgs, paths: Paths) -> SkinningField:
     )
 
 
-def subject_path(args: SubjectArgs, paths: Paths) -> Path:
+def subject_path(args: SubjectArgs) -> Path:
     """Folder of the subject's data; a demo subject is made if it is not there yet."""
-    path = paths.subjects / args.subject_id
+    path = args.paths.subjects / args.subject_id
     if path.is_dir():
         return path
     if args.is_demo:
@@ -130,17 +139,22 @@ def subject_path(args: SubjectArgs, paths: Paths) -> Path:
         logger.info("making the demo subject in %s (once)", path)
         make_demo_subject(path, DEMO_SIZES[args.subject_id], seed=0)
         return path
-    return subject_folder(paths.subjects, args.subject_id)
+    subjects = args.paths.subjects.iterdir() if args.paths.subjects.is_dir() else ()
+    known = ", ".join(sorted(entry.name for entry in subjects if entry.is_dir()))
+    raise UserError(
+        f"no subject {args.subject_id!r} in {args.paths.subjects}; there are: {known or 'none'}; "
+        "--subject_id demo needs no data"
+    )
 
 
-def open_subject(args: SubjectArgs, paths: Paths) -> Subject:
+def open_subject(args: SubjectArgs) -> Subject:
     """The subject's data, not checked yet."""
-    return Subject(subject_path(args, paths), args.config.face_patch_size)
+    return Subject(subject_path(args), args.config.face_patch_size)
 
 
-def model_folder(args: SubjectArgs, paths: Paths, fit_pose_to_test: bool) -> Path:
+def model_folder(args: SubjectArgs, fit_pose_to_test: bool) -> Path:
     """Folder of the subject's snapshots."""
-    return paths.output / "model_dump" / (args.subject_id + (FIT_SUFFIX if fit_pose_to_test else ""))
+    return args.paths.output / "model_dump" / (args.subject_id + (FIT_SUFFIX if fit_pose_to_test else ""))
 
 
 def load_perceptual(
@@ -156,17 +170,22 @@ def load_perceptual(
     return load_lpips("vgg", weights).to(device)
 
 
-def snapshot_file(args: SubjectArgs, paths: Paths, epoch: int | None, fit_pose_to_test: bool) -> Path:
+def snapshot_file(args: SubjectArgs, epoch: int | None, fit_pose_to_test: bool) -> Path:
     """The snapshot of an epoch, or the newest."""
-    folder = model_folder(args, paths, fit_pose_to_test)
+    folder = model_folder(args, fit_pose_to_test)
     return newest_snapshot(folder) if epoch is None else find_snapshot(folder, epoch)
 
 
 def load_snapshot_person(
-    args: SubjectArgs, paths: Paths, snapshot: Snapshot, source: Path, poses: PoseTable | None = None
+    args: SubjectArgs, snapshot: Snapshot, source: Path, poses: PoseTable | None = None
 ) -> PersonModel:
     """Avatar and poses of a snapshot; body files and field are all that is needed besides it."""
-    data = load_body_data(body_path(args, paths), args.config.body.gender)
+    data = load_body_data(body_path(args), args.config.body.gender)
     levels = subdivisions_of(snapshot, data, source, args.config.body.n_subdivisions)
     body = BodyModel(data, levels)
-    return load_person(snapshot, source, body, load_field(args, paths), args.config.avatar, poses)
+    return load_person(snapshot, source, body, load_field(args), args.config.avatar, poses)
+
+
+def world_camera(device: torch.device) -> Camera:
+    """The camera whose space is the world, for poses that no image belongs to."""
+    return Camera.identity((1.0, 1.0), (0.0, 0.0), 1, 1).to(device)

@@ -17,7 +17,6 @@ from common.frame_output import write_frame
 from common.trainer import FrameKey, PersonModel
 from data.dataset import Subject, fitting_list, rendering_list
 from main import setup
-from main.config import Paths
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,12 @@ class TestArgs(setup.SubjectArgs):
 @torch.no_grad()
 def main(args: TestArgs) -> None:
     """Write renders, meshes, normals and depths of every frame into output/result/<subject>."""
-    paths, device = Paths(), setup.choose_device(args.device)
-    source = setup.snapshot_file(args, paths, args.test_epoch, args.fit_pose_to_test)
-    subject = setup.open_subject(args, paths)
+    device = setup.choose_device(args.device)
+    source = setup.snapshot_file(args, args.test_epoch, args.fit_pose_to_test)
+    subject = setup.open_subject(args)
     snapshot = read_snapshot(source)
-    model = setup.load_snapshot_person(args, paths, snapshot, source).to(device)
-    folder = paths.output / "result" / setup.model_folder(args, paths, args.fit_pose_to_test).name
+    model = setup.load_snapshot_person(args, snapshot, source).to(device)
+    folder = args.paths.output / "result" / setup.model_folder(args, args.fit_pose_to_test).name
     for split, index in tqdm(frames_to_render(args, subject, model, source), desc="frames"):
         frame = subject.load(split, index).to(device)
         pose = model.smplx_param_dict.pose(split, index)

@@ -28,7 +28,6 @@ from common.objective import Objective
 from common.trainer import PersonModel, Schedule, Trainer, make_optimizer
 from common.training_log import TrainingLog
 from main import setup
-from main.config import Paths
 from main.jobs import fitting_job, training_job
 
 
@@ -50,16 +49,16 @@ class TrainArgs(setup.SubjectArgs):
 
 def main(args: TrainArgs) -> None:
     """Train, one snapshot an epoch."""
-    paths, device = Paths(), setup.choose_device(args.device)
-    folder = setup.model_folder(args, paths, args.fit_pose_to_test)
+    device = setup.choose_device(args.device)
+    folder = setup.model_folder(args, args.fit_pose_to_test)
     check_start(args, folder)
     torch.manual_seed(args.seed)
-    subject = setup.open_subject(args, paths)
+    subject = setup.open_subject(args)
     perceptual = setup.load_perceptual(args, device, not args.no_lpips, args.lpips_weights)
     if args.fit_pose_to_test:
-        job = fitting_job(args, paths, subject, newest_snapshot(folder), device)
+        job = fitting_job(args, subject, newest_snapshot(folder), device)
     else:
-        job = training_job(args, paths, subject, device)
+        job = training_job(args, subject, device)
     model, optim = job.model, args.config.optim
     optimizer = make_optimizer(job.parameter_groups, optim)
     first_epoch = resume(args, folder, model, optimizer) if args.continue_ else 0
@@ -67,7 +66,7 @@ def main(args: TrainArgs) -> None:
     schedule = Schedule(optim.n_epochs, len(job.keys), optim.lr_drop_at, optim.lr_drop)
     objective = Objective(model, args.config.loss, job.initial_rgb, perceptual)
     losses = objective.fitting if args.fit_pose_to_test else objective.training
-    with TrainingLog(paths.output / "log" / folder.name, model, job.preview) as log:
+    with TrainingLog(args.paths.output / "log" / folder.name, model, job.preview) as log:
         trainer = Trainer(
             model, optimizer, schedule, subject, job.keys, losses, device, args.seed, log.scalars
         )
