@@ -7,13 +7,13 @@ package is imported. No weights come with this repository.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 import os
 import tempfile
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -187,7 +187,7 @@ def find_trunk(net: Net, weights_dir: Path | None) -> Path | None:
 def find_heads(net: Net, weights_dir: Path | None) -> Path | None:
     """The linear heads' file in the folder or in an installed `lpips` package, which is not imported."""
     folders = [] if weights_dir is None else [weights_dir]
-    package = importlib.util.find_spec("lpips")
+    package = find_spec("lpips")
     if package is not None and package.origin is not None:
         folders.append(Path(package.origin).parent / "weights" / "v0.1")
     return next((path for folder in folders if (path := folder / f"{net}.pth").is_file()), None)
