@@ -22,8 +22,8 @@ HAIR_M = 0.024
 SHOE_M = 0.015
 
 
-def random_identity(body: BodyModel, surface_low: Surface, rng: np.random.Generator) -> Identity:
-    """A plausible person: shape coefficients, a slightly other face, slightly moved joints."""
+def random_identity(body: BodyModel, surface: Surface, rng: np.random.Generator) -> Identity:
+    """A plausible person: shape coefficients, a slightly other face, slightly moved joints (old vertices come first)."""
     n_shape = min(body.shape_dirs.shape[2], N_SHAPE)
     shape = np.zeros(N_SHAPE)
     shape[:n_shape] = np.clip(SHAPE_STD * rng.standard_normal(n_shape), -1.5, 1.5)
@@ -32,7 +32,7 @@ def random_identity(body: BodyModel, surface_low: Surface, rng: np.random.Genera
     joint_offset[[0, *(joint_index(name) for name in ("jaw", "left_eye", "right_eye"))]] = 0
     return Identity(
         torch.tensor(shape, dtype=torch.float32),
-        torch.tensor(face_variation(surface_low, rng, FACE_OFFSET_M), dtype=torch.float32),
+        torch.from_numpy(face_variation(surface, rng, FACE_OFFSET_M)[: body.n_vertices]),
         torch.tensor(joint_offset, dtype=torch.float32),
     )
 
