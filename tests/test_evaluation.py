@@ -272,7 +272,14 @@ def run_script(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("script", ["eval_neuman.py", "eval_xhumans.py"])
 def test_command_prints_and_writes_figures(script, subject, renders, monkeypatch, capsys):
-    arguments = ["--output_path", str(renders), "--subject_id", "toy", "--subjects_path", str(subject.parent)]
+    arguments = [
+        "--output_path",
+        str(renders),
+        "--subject_id",
+        "toy",
+        "--paths.subjects",
+        str(subject.parent),
+    ]
     run_script(script, arguments, monkeypatch)
     expected = run_evaluation(subject, renders).official.mean("psnr")
     printed = capsys.readouterr().out
@@ -286,7 +293,7 @@ def test_command_prints_and_writes_figures(script, subject, renders, monkeypatch
 
 def test_command_from_inside_its_folder_ends_with_one_line_and_code_2_on_bad_input(subject, renders):
     truncate(renders / "test_3_refined.png")
-    options = ["--output_path", str(renders), "--subject_id", "toy", "--subjects_path", str(subject.parent)]
+    options = ["--output_path", str(renders), "--subject_id", "toy", "--paths.subjects", str(subject.parent)]
     command = [sys.executable, "eval_neuman.py", *options]
     done = subprocess.run(command, cwd=ROOT / "tools", capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -306,7 +313,7 @@ def test_command_from_inside_its_folder_ends_with_one_line_and_code_2_on_bad_inp
     ],
 )
 def test_command_checks_its_options(changed, message, subject, renders, monkeypatch, capsys):
-    options = {"--output_path": str(renders), "--subject_id": "toy", "--subjects_path": str(subject.parent)}
+    options = {"--output_path": str(renders), "--subject_id": "toy", "--paths.subjects": str(subject.parent)}
     arguments = [word for option in {**options, **changed}.items() for word in option]
     with pytest.raises(SystemExit) as stop:
         run_script("eval_neuman.py", arguments, monkeypatch)

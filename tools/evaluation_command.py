@@ -27,8 +27,7 @@ class EvaluationArgs:
     """Name of a folder in data/subjects."""
     lpips_weights: Path | None = None
     """Folder of the AlexNet weights and LPIPS heads (default: torch's hub cache, downloaded if online)."""
-    subjects_path: Path = field(default_factory=lambda: Paths().subjects)
-    """Folder of the subjects."""
+    paths: Paths = field(default_factory=Paths)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU if there is one."""
 
@@ -47,9 +46,9 @@ def run(args: EvaluationArgs) -> None:
     """Evaluate, print the figures and write them beside the renders."""
     check_subject_id(args.subject_id)
     device = choose_device(args.device)
-    subject = args.subjects_path / args.subject_id
+    subject = args.paths.subjects / args.subject_id
     if not subject.is_dir():
-        raise UserError(f"{subject}: no such subject")
+        raise UserError(f"{subject}: no such folder; --subject_id is the subject that the renders show")
     from_root = ROOT / args.output_path
     renders = from_root if not args.output_path.is_dir() and from_root.is_dir() else args.output_path
     lpips, note = find_lpips(args.lpips_weights)
