@@ -58,7 +58,7 @@ def _load_numba() -> Backend:
 
 
 _loaders: dict[str, Callable[[], Backend]] = {"torch": _load_torch, "numba": _load_numba}
-_default_of_device = {"cpu": "torch", "cuda": "torch"}
+_default_of_device = {"cpu": "numba", "cuda": "torch"}
 
 
 def register_backend(name: str, load: Callable[[], Backend], default_for: str | None = None) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from common.rasterizer.interface import JACOBIAN_LIMIT, Splats
-from common.rasterizer.numba_blending import N_MOMENTS, bin_footprints, blend, gather, unblend
-from common.rasterizer.numba_projection import BIN_PX, project
+from common.rasterizer.numba_blending import bin_footprints, blend, unblend
+from common.rasterizer.numba_projection import BIN_PX, N_MOMENTS, gather, project
 
 GAUSSIANS_PER_CHUNK = 512
 _one_call_at_a_time = threading.Lock()  # numba's fallback thread pool must not be entered twice
@@ -44,6 +44,11 @@ class _Bins:
     gaussian_of_slot: np.ndarray  # (S,) int64
     start: np.ndarray  # (B + 1,) int64, first slot of each tile
     n_x: int  # small tiles in a row
+
+
+def _follow_torch_threads() -> None:
+    """Use as many threads as torch does."""
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 def _array(tensor: Tensor | None, empty_shape: tuple[int, ...], dtype: torch.dtype) -> np.ndarray:
@@ -123,7 +128,7 @@ class _Blend(torch.autograd.Function):
         transmittance = np.empty((height, width), geometry.mean.dtype)
         last_slot = np.empty((height, width), np.int64)
         with _one_call_at_a_time:
-            numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+            _follow_torch_threads()
             bins = _bin(geometry)
             blend(
                 _schedule(np.diff(bins.start)),
@@ -154,7 +159,7 @@ class _Blend(torch.autograd.Function):
         d_rotation, d_opacity = np.zeros_like(geometry.rotation), np.zeros_like(geometry.opacity)
         d_channels = np.zeros_like(packed)
         with _one_call_at_a_time:
-            numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+            _follow_torch_threads()
             unblend(
                 _schedule(n_used),
                 bins.n_x,
@@ -217,5 +222,7 @@ def _slots_used(last_slot: np.ndarray, bins: _Bins) -> np.ndarray:
 def render(splats: Splats) -> Tensor:
     """Image (C, H, W) of the splats (SPEC 10); CPU tensors only."""
     if splats.mean.device.type != "cpu":
-        raise ValueError(f'the numba rasterizer works on CPU tensors, not on {splats.mean.device}; use "auto"')
+        raise ValueError(
+            f'the numba rasterizer works on CPU tensors, not on {splats.mean.device}; use "auto"'
+        )
     return _Blend.apply(splats.mean, splats.scale, splats.rotation, splats.opacity, splats.channels, splats)  # type: ignore[no-untyped-call]

@@ -12,13 +12,12 @@ import numba
 import numpy as np
 
 from common.rasterizer.interface import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE
-from common.rasterizer.numba_projection import BIN_PX, unproject_one
+from common.rasterizer.numba_projection import BIN_PX
 
-N_MOMENTS = 6  # sums per row besides the channels: d(exponent) times 1, dx, dy, dx^2, dx dy, dy^2
 _SUMS_IN_ANY_ORDER = {"contract", "reassoc", "nsz"}
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _bin_band(order, box, first_pair, n_bins_x, band_lo, band_hi, bin_start, slot_of_pair, gaussian_of_slot):  # type: ignore[no-untyped-def]
     """Lists of the small tiles in rows band_lo..band_hi-1; counts into bin_start[1:] if slots are not yet known."""
     is_counting = gaussian_of_slot.shape[0] == 0
@@ -40,8 +39,10 @@ def _bin_band(order, box, first_pair, n_bins_x, band_lo, band_hi, bin_start, slo
                     cursor[b] += 1
 
 
-@numba.njit(cache=True, parallel=True)
-def bin_footprints(order, box, first_pair, n_bins_x, n_bins_y, n_bands, bin_start, slot_of_pair, gaussian_of_slot):  # type: ignore[no-untyped-def]
+@numba.njit(cache=True, error_model="numpy", parallel=True)
+def bin_footprints(
+    order, box, first_pair, n_bins_x, n_bins_y, n_bands, bin_start, slot_of_pair, gaussian_of_slot
+):  # type: ignore[no-untyped-def]
     """Fill the start of every small tile's list (B + 1,), the slot of each pair and the Gaussian of each slot."""
     nothing = gaussian_of_slot[:0]
     for band in numba.prange(n_bands):
@@ -54,15 +55,28 @@ def bin_footprints(order, box, first_pair, n_bins_x, n_bins_y, n_bands, bin_star
         _bin_band(order, box, first_pair, n_bins_x, lo, hi, bin_start, slot_of_pair, gaussian_of_slot)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _exponent(footprint, g, dx, dy, minus_half):  # type: ignore[no-untyped-def]
     """Log of the falloff; one function, so that forward and backward round alike."""
     xx, xy, yy = footprint[g, 2], footprint[g, 3], footprint[g, 4]
     return minus_half * (xx * dx * dx + yy * dy * dy) - xy * dx * dy
 
 
-@numba.njit(cache=True, fastmath=_SUMS_IN_ANY_ORDER)
-def _blend_bin(b, n_bins_x, bin_start, gaussian_of_slot, footprint, box, channels, background, channel_order, image, transmittance, last_slot):  # type: ignore[no-untyped-def]
+@numba.njit(cache=True, error_model="numpy", fastmath=_SUMS_IN_ANY_ORDER)
+def _blend_bin(
+    b,
+    n_bins_x,
+    bin_start,
+    gaussian_of_slot,
+    footprint,
+    box,
+    channels,
+    background,
+    channel_order,
+    image,
+    transmittance,
+    last_slot,
+):  # type: ignore[no-untyped-def]
     real = footprint.dtype.type
     one, minus_half = real(1), real(-0.5)
     max_alpha, min_alpha, min_transmittance = real(MAX_ALPHA), real(MIN_ALPHA), real(MIN_TRANSMITTANCE)
@@ -110,18 +124,57 @@ def _blend_bin(b, n_bins_x, bin_start, gaussian_of_slot, footprint, box, channel
             last_slot[y, x] = last[p]
 
 
-@numba.njit(cache=True, parallel=True)
-def blend(schedule, n_bins_x, bin_start, gaussian_of_slot, footprint, box, channels, background, channel_order, image, transmittance, last_slot):  # type: ignore[no-untyped-def]
+@numba.njit(cache=True, error_model="numpy", parallel=True)
+def blend(
+    schedule,
+    n_bins_x,
+    bin_start,
+    gaussian_of_slot,
+    footprint,
+    box,
+    channels,
+    background,
+    channel_order,
+    image,
+    transmittance,
+    last_slot,
+):  # type: ignore[no-untyped-def]
     """Blend all small tiles: image (C, H, W), final transmittance (H, W), last contributing slot (H, W; -1 none)."""
     for i in numba.prange(schedule.shape[0]):
         _blend_bin(
-            schedule[i], n_bins_x, bin_start, gaussian_of_slot, footprint, box, channels, background,
-            channel_order, image, transmittance, last_slot,
+            schedule[i],
+            n_bins_x,
+            bin_start,
+            gaussian_of_slot,
+            footprint,
+            box,
+            channels,
+            background,
+            channel_order,
+            image,
+            transmittance,
+            last_slot,
         )
 
 
-@numba.njit(cache=True, fastmath=_SUMS_IN_ANY_ORDER)
-def _unblend_bin(b, n_bins_x, bin_start, row_start, gaussian_of_slot, footprint, box, channels, background, channel_order, n_attached, d_image, transmittance, last_slot, rows):  # type: ignore[no-untyped-def]
+@numba.njit(cache=True, error_model="numpy", fastmath=_SUMS_IN_ANY_ORDER)
+def _unblend_bin(
+    b,
+    n_bins_x,
+    bin_start,
+    row_start,
+    gaussian_of_slot,
+    footprint,
+    box,
+    channels,
+    background,
+    channel_order,
+    n_attached,
+    d_image,
+    transmittance,
+    last_slot,
+    rows,
+):  # type: ignore[no-untyped-def]
     real = footprint.dtype.type
     one, minus_half = real(1), real(-0.5)
     max_alpha, min_alpha = real(MAX_ALPHA), real(MIN_ALPHA)
@@ -184,55 +237,40 @@ def _unblend_bin(b, n_bins_x, bin_start, row_start, gaussian_of_slot, footprint,
         row[n_channels + 3], row[n_channels + 4], row[n_channels + 5] = mxx, mxy, myy
 
 
-@numba.njit(cache=True, parallel=True)
-def unblend(schedule, n_bins_x, bin_start, row_start, gaussian_of_slot, footprint, box, channels, background, channel_order, n_attached, d_image, transmittance, last_slot, rows):  # type: ignore[no-untyped-def]
+@numba.njit(cache=True, error_model="numpy", parallel=True)
+def unblend(
+    schedule,
+    n_bins_x,
+    bin_start,
+    row_start,
+    gaussian_of_slot,
+    footprint,
+    box,
+    channels,
+    background,
+    channel_order,
+    n_attached,
+    d_image,
+    transmittance,
+    last_slot,
+    rows,
+):  # type: ignore[no-untyped-def]
     """Sums over each tile's pixels (rows, C + 6) for every slot that contributed."""
     for i in numba.prange(schedule.shape[0]):
         _unblend_bin(
-            schedule[i], n_bins_x, bin_start, row_start, gaussian_of_slot, footprint, box, channels, background,
-            channel_order, n_attached, d_image, transmittance, last_slot, rows,
+            schedule[i],
+            n_bins_x,
+            bin_start,
+            row_start,
+            gaussian_of_slot,
+            footprint,
+            box,
+            channels,
+            background,
+            channel_order,
+            n_attached,
+            d_image,
+            transmittance,
+            last_slot,
+            rows,
         )
-
-
-@numba.njit(cache=True)
-def _gather_one(g, pairs, n_bins_x, bin_start, row_start, slot_of_pair, footprint, box, rows, total):  # type: ignore[no-untyped-def]
-    """Add up the rows of Gaussian g; whether it has any."""
-    left, right = box[g, 0] // BIN_PX, (box[g, 1] - 1) // BIN_PX
-    n_columns = right - left + 1
-    total[:] = 0.0
-    is_used = False
-    for pair in range(pairs[g], pairs[g + 1]):
-        k = pair - pairs[g]
-        b = (box[g, 2] // BIN_PX + k // n_columns) * n_bins_x + left + k % n_columns
-        r = slot_of_pair[pair] - bin_start[b] + row_start[b]
-        if r < row_start[b + 1]:
-            is_used = True
-            for c in range(total.shape[0]):
-                total[c] += rows[r, c]
-    return is_used
-
-
-@numba.njit(cache=True, parallel=True)
-def gather(n_chunks, pairs, n_bins_x, bin_start, row_start, slot_of_pair, footprint, box, rows, mean, scale, rotation, opacity, cam, channel_order, d_mean, d_scale, d_rotation, d_opacity, d_channels):  # type: ignore[no-untyped-def]
-    """Rows to gradients of the Gaussians; gradients arrive as zeros."""
-    n, n_channels = d_channels.shape
-    for chunk in numba.prange(n_chunks):
-        total = np.zeros(n_channels + N_MOMENTS)
-        for g in range(chunk * n // n_chunks, (chunk + 1) * n // n_chunks):
-            if pairs[g] == pairs[g + 1]:
-                continue
-            if not _gather_one(g, pairs, n_bins_x, bin_start, row_start, slot_of_pair, footprint, box, rows, total):
-                continue
-            for c in range(n_channels):
-                d_channels[g, channel_order[c]] = total[c]
-            m, mx, my = total[n_channels], total[n_channels + 1], total[n_channels + 2]
-            xx, xy, yy = float(footprint[g, 2]), float(footprint[g, 3]), float(footprint[g, 4])
-            d_footprint = (
-                -(xx * mx + xy * my),
-                -(xy * mx + yy * my),
-                -0.5 * total[n_channels + 3],
-                -total[n_channels + 4],
-                -0.5 * total[n_channels + 5],
-                m / float(footprint[g, 5]),
-            )
-            unproject_one(mean, scale, rotation, opacity, cam, g, d_footprint, d_mean, d_scale, d_rotation, d_opacity)

@@ -1,5 +1,6 @@
 """Numba kernels: Gaussians to footprints on the image, and the published backward of it (SPEC 10).
 
+Kernels that call each other stay in one file: numba's cache does not see changes in other files.
 A footprint is a row of 8 numbers: mean x, y (index units), conic xx, xy, yy, compensated opacity, depth, and the
 exponent below which alpha is surely under 1/255. The camera arrives as one float64 vector `cam`: R (9), t (3),
 focal (2), princpt (2), limits of |x/z| and |y/z| in the Jacobian (2). Arithmetic is float64 for either dtype.
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 
 import numba
+import numpy as np
 
 from common.rasterizer.interface import (
     EPS_COEFFICIENT,
@@ -22,20 +24,23 @@ from common.rasterizer.interface import (
 )
 
 BIN_PX = 8  # side of the small tiles that are blended; divides TILE_PX
+N_MOMENTS = 6  # sums over pixels of the exponent's gradient times 1, dx, dy, dx^2, dx dy, dy^2
 MARGIN_PX = 1e-3  # widens ellipse bounds so that rounding never cuts a pixel that passes the alpha test
 MARGIN_POWER = 1e-3
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _to_camera(mean, cam, g):  # type: ignore[no-untyped-def]
-    px, py, pz = float(mean[g, 0]), float(mean[g, 1]), float(mean[g, 2])
-    x = cam[0] * px + cam[1] * py + cam[2] * pz + cam[9]
-    y = cam[3] * px + cam[4] * py + cam[5] * pz + cam[10]
-    z = cam[6] * px + cam[7] * py + cam[8] * pz + cam[11]
-    return x, y, z
+    """Camera coordinates, rounded at the precision of `mean` as the reference does: they decide the depth order."""
+    real = mean.dtype.type
+    px, py, pz = mean[g, 0], mean[g, 1], mean[g, 2]
+    x = real(cam[0]) * px + real(cam[1]) * py + real(cam[2]) * pz + real(cam[9])
+    y = real(cam[3]) * px + real(cam[4]) * py + real(cam[5]) * pz + real(cam[10])
+    z = real(cam[6]) * px + real(cam[7]) * py + real(cam[8]) * pz + real(cam[11])
+    return float(x), float(y), float(z)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _jacobian(x, y, z, cam):  # type: ignore[no-untyped-def]
     """The two rows of J R, and x, y as clamped inside J."""
     jx = min(max(x / z, -cam[16]), cam[16]) * z
@@ -47,7 +52,7 @@ def _jacobian(x, y, z, cam):  # type: ignore[no-untyped-def]
     return row_x, row_y, jx, jy
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _quaternion(rotation, g):  # type: ignore[no-untyped-def]
     """Unit quaternion w, x, y, z and the length it had; identity if there are no rotations."""
     if rotation.shape[0] == 0:
@@ -57,7 +62,7 @@ def _quaternion(rotation, g):  # type: ignore[no-untyped-def]
     return w / norm, x / norm, y / norm, z / norm, norm
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _rotate_row(row, w, x, y, z):  # type: ignore[no-untyped-def]
     """Row vector times the matrix of a unit quaternion."""
     a, b, c = row
@@ -68,13 +73,13 @@ def _rotate_row(row, w, x, y, z):  # type: ignore[no-untyped-def]
     )
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _scales(scale, g):  # type: ignore[no-untyped-def]
     last = scale.shape[1] - 1
     return float(scale[g, 0]), float(scale[g, min(1, last)]), float(scale[g, last])
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _gram(p, q, s):  # type: ignore[no-untyped-def]
     """xx, xy, yy of the two rows p and q with columns scaled by s."""
     p0, p1, p2 = p[0] * s[0], p[1] * s[1], p[2] * s[2]
@@ -82,7 +87,7 @@ def _gram(p, q, s):  # type: ignore[no-untyped-def]
     return p0 * p0 + p1 * p1 + p2 * p2, p0 * q0 + p1 * q1 + p2 * q2, q0 * q0 + q1 * q1 + q2 * q2
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _compensation(xx, xy, yy):  # type: ignore[no-untyped-def]
     """Opacity factor and the two determinants, plain and filtered; 0 where degenerate."""
     det0 = xx * yy - xy * xy
@@ -92,23 +97,23 @@ def _compensation(xx, xy, yy):  # type: ignore[no-untyped-def]
     return math.sqrt(det0 / (det1 + EPS_COEFFICIENT) + EPS_COEFFICIENT), det0, det1
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _pixel_range(centre, variance, power, radius, size):  # type: ignore[no-untyped-def]
     """Pixels along one axis: published tile range, and within it the ellipse's extent at alpha = 1/255."""
     n_tiles = (size + TILE_PX - 1) // TILE_PX
     tile_lo = int(min(max((centre - radius) / TILE_PX, 0.0), float(n_tiles)))
     tile_hi = int(min(max((centre + radius + TILE_PX - 1) / TILE_PX, 0.0), float(n_tiles)))
     reach = math.sqrt(max(-2.0 * power * variance, 0.0)) + MARGIN_PX
-    lo = int(math.ceil(min(max(centre - reach, 0.0), float(size))))
-    hi = int(math.floor(min(max(centre + reach, -1.0), size - 1.0))) + 1
+    lo = math.ceil(min(max(centre - reach, 0.0), float(size)))
+    hi = math.floor(min(max(centre + reach, -1.0), size - 1.0)) + 1
     return max(lo, tile_lo * TILE_PX), min(hi, tile_hi * TILE_PX)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _project_one(mean, scale, rotation, opacity, cam, width, height, g, footprint, box):  # type: ignore[no-untyped-def]
     """Fill row g of footprint and box; the number of small tiles it touches (0: culled)."""
     x, y, z = _to_camera(mean, cam, g)
-    if not z > NEAR_M:
+    if not z > float(mean.dtype.type(NEAR_M)):
         return 0
     row_x, row_y, _, _ = _jacobian(x, y, z, cam)
     w, qx, qy, qz, _ = _quaternion(rotation, g)
@@ -134,16 +139,14 @@ def _project_one(mean, scale, rotation, opacity, cam, width, height, g, footprin
     return ((x1 - 1) // BIN_PX - x0 // BIN_PX + 1) * ((y1 - 1) // BIN_PX - y0 // BIN_PX + 1)
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, error_model="numpy", parallel=True)
 def project(mean, scale, rotation, opacity, cam, width, height, footprint, box, n_bins):  # type: ignore[no-untyped-def]
     """Footprints (N, 8), pixel boxes (N, 4: x0, x1, y0, y1) and numbers of small tiles touched (N,)."""
     for g in numba.prange(mean.shape[0]):
-        n_bins[g] = _project_one(
-            mean, scale, rotation, opacity, cam, width, height, g, footprint, box
-        )
+        n_bins[g] = _project_one(mean, scale, rotation, opacity, cam, width, height, g, footprint, box)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _covariance_gradient(xx, xy, yy, d_conic, d_coefficient):  # type: ignore[no-untyped-def]
     """Gradient to the unfiltered covariance xx, xy, yy, with the published epsilons."""
     coefficient, det0, det1 = _compensation(xx, xy, yy)
@@ -163,7 +166,7 @@ def _covariance_gradient(xx, xy, yy, d_conic, d_coefficient):  # type: ignore[no
     )
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _camera_gradient(point, clamped, d_row_x, d_row_y, d_u, d_v, cam):  # type: ignore[no-untyped-def]
     """Gradient to the camera-space mean from the rows of J R and from the pixel position."""
     x, y, z = point
@@ -184,13 +187,25 @@ def _camera_gradient(point, clamped, d_row_x, d_row_y, d_u, d_v, cam):  # type: 
     return dx, dy, dz
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _quaternion_gradient(row_x, row_y, dq_x, dq_y, unit, norm):  # type: ignore[no-untyped-def]
     """Gradient to the given quaternion from the rotated rows' gradients."""
     w, x, y, z = unit
-    d00, d01, d02 = row_x[0] * dq_x[0] + row_y[0] * dq_y[0], row_x[0] * dq_x[1] + row_y[0] * dq_y[1], row_x[0] * dq_x[2] + row_y[0] * dq_y[2]
-    d10, d11, d12 = row_x[1] * dq_x[0] + row_y[1] * dq_y[0], row_x[1] * dq_x[1] + row_y[1] * dq_y[1], row_x[1] * dq_x[2] + row_y[1] * dq_y[2]
-    d20, d21, d22 = row_x[2] * dq_x[0] + row_y[2] * dq_y[0], row_x[2] * dq_x[1] + row_y[2] * dq_y[1], row_x[2] * dq_x[2] + row_y[2] * dq_y[2]
+    d00, d01, d02 = (
+        row_x[0] * dq_x[0] + row_y[0] * dq_y[0],
+        row_x[0] * dq_x[1] + row_y[0] * dq_y[1],
+        row_x[0] * dq_x[2] + row_y[0] * dq_y[2],
+    )
+    d10, d11, d12 = (
+        row_x[1] * dq_x[0] + row_y[1] * dq_y[0],
+        row_x[1] * dq_x[1] + row_y[1] * dq_y[1],
+        row_x[1] * dq_x[2] + row_y[1] * dq_y[2],
+    )
+    d20, d21, d22 = (
+        row_x[2] * dq_x[0] + row_y[2] * dq_y[0],
+        row_x[2] * dq_x[1] + row_y[2] * dq_y[1],
+        row_x[2] * dq_x[2] + row_y[2] * dq_y[2],
+    )
     gw = 2 * (z * (d10 - d01) + y * (d02 - d20) + x * (d21 - d12))
     gx = 2 * (y * (d01 + d10) + z * (d02 + d20) + w * (d21 - d12) - 2 * x * (d11 + d22))
     gy = 2 * (x * (d01 + d10) + z * (d12 + d21) + w * (d02 - d20) - 2 * y * (d00 + d22))
@@ -199,8 +214,10 @@ def _quaternion_gradient(row_x, row_y, dq_x, dq_y, unit, norm):  # type: ignore[
     return (gw - along * w) / norm, (gx - along * x) / norm, (gy - along * y) / norm, (gz - along * z) / norm
 
 
-@numba.njit(cache=True)
-def unproject_one(mean, scale, rotation, opacity, cam, g, d_footprint, d_mean, d_scale, d_rotation, d_opacity):  # type: ignore[no-untyped-def]
+@numba.njit(cache=True, error_model="numpy")
+def _unproject_one(
+    mean, scale, rotation, opacity, cam, g, d_footprint, d_mean, d_scale, d_rotation, d_opacity
+):  # type: ignore[no-untyped-def]
     """Gradients of Gaussian g from those of its footprint (mean x, y, conic xx, xy, yy, opacity)."""
     d_u, d_v, d0, d1, d2, d_value = d_footprint
     x, y, z = _to_camera(mean, cam, g)
@@ -215,8 +232,16 @@ def unproject_one(mean, scale, rotation, opacity, cam, g, d_footprint, d_mean, d
         d_coefficient = d_value * float(opacity[g])
     dxx, dxy, dyy = _covariance_gradient(xx, xy, yy, (d0, d1, d2), d_coefficient)
     k0, k1, k2 = s[0] * s[0], s[1] * s[1], s[2] * s[2]
-    dp = ((2 * dxx * p[0] + dxy * q[0]) * k0, (2 * dxx * p[1] + dxy * q[1]) * k1, (2 * dxx * p[2] + dxy * q[2]) * k2)
-    dq = ((2 * dyy * q[0] + dxy * p[0]) * k0, (2 * dyy * q[1] + dxy * p[1]) * k1, (2 * dyy * q[2] + dxy * p[2]) * k2)
+    dp = (
+        (2 * dxx * p[0] + dxy * q[0]) * k0,
+        (2 * dxx * p[1] + dxy * q[1]) * k1,
+        (2 * dxx * p[2] + dxy * q[2]) * k2,
+    )
+    dq = (
+        (2 * dyy * q[0] + dxy * p[0]) * k0,
+        (2 * dyy * q[1] + dxy * p[1]) * k1,
+        (2 * dyy * q[2] + dxy * p[2]) * k2,
+    )
     ds0 = 2 * s[0] * (dxx * p[0] * p[0] + dxy * p[0] * q[0] + dyy * q[0] * q[0])
     ds1 = 2 * s[1] * (dxx * p[1] * p[1] + dxy * p[1] * q[1] + dyy * q[1] * q[1])
     ds2 = 2 * s[2] * (dxx * p[2] * p[2] + dxy * p[2] * q[2] + dyy * q[2] * q[2])
@@ -232,3 +257,72 @@ def unproject_one(mean, scale, rotation, opacity, cam, g, d_footprint, d_mean, d
     d_mean[g, 0] = cam[0] * dx + cam[3] * dy + cam[6] * dz
     d_mean[g, 1] = cam[1] * dx + cam[4] * dy + cam[7] * dz
     d_mean[g, 2] = cam[2] * dx + cam[5] * dy + cam[8] * dz
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _gather_one(g, pairs, n_bins_x, bin_start, row_start, slot_of_pair, footprint, box, rows, total):  # type: ignore[no-untyped-def]
+    """Add up the rows of Gaussian g; whether it has any."""
+    left, right = box[g, 0] // BIN_PX, (box[g, 1] - 1) // BIN_PX
+    n_columns = right - left + 1
+    total[:] = 0.0
+    is_used = False
+    for pair in range(pairs[g], pairs[g + 1]):
+        k = pair - pairs[g]
+        b = (box[g, 2] // BIN_PX + k // n_columns) * n_bins_x + left + k % n_columns
+        r = slot_of_pair[pair] - bin_start[b] + row_start[b]
+        if r < row_start[b + 1]:
+            is_used = True
+            for c in range(total.shape[0]):
+                total[c] += rows[r, c]
+    return is_used
+
+
+@numba.njit(cache=True, error_model="numpy", parallel=True)
+def gather(
+    n_chunks,
+    pairs,
+    n_bins_x,
+    bin_start,
+    row_start,
+    slot_of_pair,
+    footprint,
+    box,
+    rows,
+    mean,
+    scale,
+    rotation,
+    opacity,
+    cam,
+    channel_order,
+    d_mean,
+    d_scale,
+    d_rotation,
+    d_opacity,
+    d_channels,
+):  # type: ignore[no-untyped-def]
+    """Rows to gradients of the Gaussians; gradients arrive as zeros."""
+    n, n_channels = d_channels.shape
+    for chunk in numba.prange(n_chunks):
+        total = np.zeros(n_channels + N_MOMENTS)
+        for g in range(chunk * n // n_chunks, (chunk + 1) * n // n_chunks):
+            if pairs[g] == pairs[g + 1]:
+                continue
+            if not _gather_one(
+                g, pairs, n_bins_x, bin_start, row_start, slot_of_pair, footprint, box, rows, total
+            ):
+                continue
+            for c in range(n_channels):
+                d_channels[g, channel_order[c]] = total[c]
+            m, mx, my = total[n_channels], total[n_channels + 1], total[n_channels + 2]
+            xx, xy, yy = float(footprint[g, 2]), float(footprint[g, 3]), float(footprint[g, 4])
+            d_footprint = (
+                -(xx * mx + xy * my),
+                -(xy * mx + yy * my),
+                -0.5 * total[n_channels + 3],
+                -total[n_channels + 4],
+                -0.5 * total[n_channels + 5],
+                m / float(footprint[g, 5]),
+            )
+            _unproject_one(
+                mean, scale, rotation, opacity, cam, g, d_footprint, d_mean, d_scale, d_rotation, d_opacity
+            )

@@ -1,0 +1,142 @@
+"""Rasterizers against the published ones: images, gradients, intermediate values, mesh masks (SPEC 10, 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from common.camera import Camera
+from common.gaussians import Gaussians
+from common.rasterizer import Splats, interpolate_mesh, rasterize, rasterize_mesh, torch_backend
+
+Golden = Callable[[str], dict[str, np.ndarray]]
+IMAGE_TOLERANCE = 5e-5
+GRADIENT_TOLERANCE = 1e-3  # relative L2; 1e-5 unless a threshold flips
+CUDA_FILES = tuple(f"12_rasterizer_cuda/public_{i}.npz" for i in range(3))
+FILES = (*CUDA_FILES, "07_rasteriser.npz", "07_rasteriser_stress.npz")
+
+# our name -> name in 12_rasterizer_cuda, name in 07
+LEAVES = {
+    "mean": ("means", "mean_3d"),
+    "scale": ("scales", "scale"),
+    "rgb": ("rgb", "rgb"),
+    "opacity": ("opacities", "opacity"),
+}
+
+
+class Case:
+    """A golden scene with its image and gradients."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        column = 0 if "means" in arrays else 1
+        prefix = "" if column == 0 else "cam_"
+        self.image = torch.from_numpy(arrays["image" if column == 0 else "img"])
+        self.weight = torch.from_numpy(arrays["grad_image" if column == 0 else "random_weight"])
+        self.background = torch.from_numpy(arrays["background" if column == 0 else "bg"])
+        names = {name: both[column] for name, both in LEAVES.items()}
+        self.leaves = {name: torch.from_numpy(arrays[key]).requires_grad_() for name, key in names.items()}
+        self.grads = {name: torch.from_numpy(arrays[f"grad_{key}"]) for name, key in names.items()}
+        self.exact = {
+            name: torch.from_numpy(arrays[f"grad_exact_{key}"])
+            for name, key in names.items()
+            if f"grad_exact_{key}" in arrays
+        }
+        quaternion = next(arrays[key] for key in ("quats_wxyz", "rotation_wxyz", "rotation") if key in arrays)
+        self.gaussians = Gaussians(
+            mean=self.leaves["mean"],
+            scale=self.leaves["scale"],
+            rgb=self.leaves["rgb"],
+            rotation=torch.from_numpy(quaternion),
+            opacity=self.leaves["opacity"][:, 0],
+        )
+        parts = (torch.from_numpy(arrays[prefix + key]) for key in ("R", "t", "focal", "princpt"))
+        self.camera = Camera(*parts, height=self.image.shape[1], width=self.image.shape[2])
+
+    def splats(self) -> Splats:
+        """The call as a backend sees it."""
+        assert self.gaussians.opacity is not None
+        return Splats(
+            self.gaussians.mean,
+            self.gaussians.scale,
+            self.gaussians.rotation,
+            self.gaussians.opacity,
+            self.camera,
+            self.gaussians.rgb,
+            (False, False, False),
+            self.background,
+        )
+
+    def check(self, image: Tensor, grads: dict[str, Tensor]) -> None:
+        """Image and gradients of its weighted sum within the tolerances."""
+        assert (image - self.image).abs().max() < IMAGE_TOLERANCE
+        (image * self.weight).sum().backward()
+        for name, expected in grads.items():
+            grad = self.leaves[name].grad
+            assert grad is not None
+            assert (grad - expected).norm() < GRADIENT_TOLERANCE * expected.norm(), name
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("file", FILES)
+def test_image_and_gradients_equal_the_published_rasterizer(golden: Golden, file: str, backend: str) -> None:
+    case = Case(golden(file))
+    case.check(
+        rasterize(case.gaussians, case.camera, case.gaussians.rgb, None, case.background, backend), case.grads
+    )
+
+
+def test_exact_gradients_of_the_reference_equal_autograd_of_the_published_forward(golden: Golden) -> None:
+    case = Case(golden("07_rasteriser_stress.npz"))
+    case.check(torch_backend.render(case.splats(), exact_gradients=True), case.exact)
+
+
+def test_footprints_equal_the_published_ones(golden: Golden) -> None:
+    arrays = golden("07_rasteriser_stress.npz")
+    prints = torch_backend.project(Case(arrays).splats())
+    expected = {
+        key: torch.from_numpy(value)[prints.index]
+        for key, value in arrays.items()
+        if value.shape[:1] == (len(arrays["depth"]),)
+    }
+    assert expected["visible"].all()
+    assert torch.allclose(prints.mean_px, expected["means_2d_pixel"], rtol=1e-5, atol=1e-3)
+    assert torch.allclose(prints.conic, expected["conic"], rtol=1e-3, atol=1e-5)
+    assert torch.allclose(prints.opacity, expected["opacity_times_coef"], atol=1e-4)
+    assert torch.allclose(prints.depth, expected["depth"], atol=1e-6)
+    assert torch.equal(prints.radius_px.int(), expected["radius"])
+    assert torch.equal(prints.tile_lo, expected["tile_rect_lo"])
+    assert torch.equal(prints.tile_hi, expected["tile_rect_hi"])
+
+
+@pytest.mark.parametrize("frame", ["captured", "generated_identity_cam"])
+@pytest.mark.parametrize("patch", ["", "patch_"])
+@pytest.mark.parametrize("part", ["face", "eye"])
+def test_mesh_masks_equal_the_published_ones(golden: Golden, frame: str, patch: str, part: str) -> None:
+    renders = golden(f"07_renders_{frame}.npz")
+    masks, faces = golden("03_masks.npz"), torch.from_numpy(golden("01_subdivision.npz")["faces_lr"])
+    expected = torch.from_numpy(renders[f"{patch}{part}_mesh_mask"])
+    prefix = "cam_face_" if patch else "cam_"
+    parts = (torch.from_numpy(renders[prefix + key]) for key in ("R", "t", "focal", "princpt"))
+    camera = Camera(*parts, height=expected.shape[1], width=expected.shape[2])
+    is_eye, is_expression = (torch.from_numpy(masks[f"is_{k}_lr"]).reshape(-1) for k in ("eye", "face_expr"))
+    is_part = is_eye if part == "eye" else is_eye | is_expression
+    vertices = camera.world_to_camera(torch.from_numpy(renders["smplx_vert_lr_world"]))
+    image = interpolate_mesh(rasterize_mesh(vertices, faces, camera), is_part[:, None].float())
+    assert (image - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("frame", ["captured", "generated_identity_cam"])
+def test_hand_mesh_masks_of_world_coordinates_equal_the_published_ones(golden: Golden, frame: str) -> None:
+    renders, masks = golden(f"07_renders_{frame}.npz"), golden("03_masks.npz")
+    expected = torch.from_numpy(renders["hand_mesh_mask"])
+    parts = (torch.from_numpy(renders["cam_" + key]) for key in ("R", "t", "focal", "princpt"))
+    camera = Camera(*parts, height=expected.shape[1], width=expected.shape[2])
+    vertices = torch.from_numpy(renders["smplx_vert_lr_world"])
+    for hand, side in enumerate("rl"):
+        own = vertices[torch.from_numpy(masks[f"{side}hand_vertex_idx"])]
+        fragments = rasterize_mesh(own, torch.from_numpy(masks[f"{side}hand_face"]), camera)
+        assert torch.equal((fragments.face_index >= 0).float(), expected[hand])
