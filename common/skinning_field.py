@@ -77,7 +77,6 @@ class SkinningField(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the four published files into `folder`, each complete or not at all, the weights last."""
-        folder.mkdir(parents=True, exist_ok=True)
         for axis, name in enumerate(COORDINATE_FILES):
             count = self.weights.shape[axis]
             coordinates = np.linspace(float(self.lower[axis]), float(self.upper[axis]), count)
@@ -131,7 +130,7 @@ def _read_array(path: Path) -> np.ndarray:
         raise UserError(f"{path} cannot be read ({error}); {remedy(path.parent)}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         raise UserError(f"{path} is not an array of floating-point numbers; {remedy(path.parent)}")
-    return array.astype(np.float32, copy=False)
+    return np.ascontiguousarray(array, np.float32)
 
 
 def _read_coordinates(path: Path) -> np.ndarray:
@@ -202,12 +201,9 @@ def build_skinning_field(
     steps = tqdm(range(settings.n_iterations), desc="skinning field", disable=not progress)
     channels = (_diffuse_cpu if channels.device.type == "cpu" else _diffuse_torch)(channels, is_fixed, steps)
     table = torch.zeros(*shape, weights.shape[1], device=weights.device)
-    for i in range(
-        settings.resolution
-    ):  # slab by slab: the whole grid in double would not fit small machines
-        slab = table[i]
-        slab[is_fixed[i]] = fixed_weights[int(is_fixed[:i].sum()) :][: int(is_fixed[i].sum())]
-        slab[..., :n_diffused] = channels[:, i].movedim(0, -1)
+    table[is_fixed] = fixed_weights
+    for slab, diffused in zip(table, channels.unbind(1), strict=True):  # slab by slab, to bound memory
+        slab[..., :n_diffused] = diffused.movedim(0, -1)
         slab.clamp_(min=0)
         slab /= slab.sum(-1, keepdim=True) + 1e-8
     return SkinningField(table, lower, upper)

@@ -159,6 +159,20 @@ def test_sample_refuses_wrong_shapes_and_types() -> None:
         field.sample(torch.zeros(4, 3).double(), torch.zeros(4, 1).double())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_builds_and_samples_as_the_cpu_does() -> None:
+    vertices, weights = small_body()
+    field = build_skinning_field(vertices, weights, SMALL, progress=False)
+    on_gpu = build_skinning_field(vertices.cuda(), weights.cuda(), SMALL, progress=False)
+    torch.testing.assert_close(on_gpu.weights.cpu(), field.weights, atol=1e-5, rtol=0)
+    scale = torch.full((60, 1), 0.05)
+    on_cpu, there = vertices.clone().requires_grad_(), vertices.cuda().requires_grad_()
+    field.sample(on_cpu, scale)[:, :9].square().sum().backward()
+    on_gpu.sample(there, scale.cuda())[:, :9].square().sum().backward()
+    assert on_cpu.grad is not None and there.grad is not None
+    torch.testing.assert_close(there.grad.cpu(), on_cpu.grad, atol=1e-3, rtol=1e-3)
+
+
 # Building
 
 
@@ -266,6 +280,14 @@ def test_a_saved_field_samples_alike(folder: Path, body: StandInBody) -> None:
     torch.testing.assert_close(
         SkinningField.load(folder).sample(body.low, scale), made.sample(body.low, scale), atol=1e-5, rtol=0
     )
+
+
+@pytest.mark.parametrize("convert", [np.asfortranarray, lambda w: w.astype(np.float64)])
+def test_other_layouts_of_the_same_numbers_load(folder: Path, body: StandInBody, convert: Callable) -> None:
+    scale = torch.full((60, 1), 0.05)
+    expected = SkinningField.load(folder).sample(body.low, scale)
+    _edit(convert)(folder / WEIGHTS_FILE)
+    torch.testing.assert_close(SkinningField.load(folder).sample(body.low, scale), expected)
 
 
 def test_writing_to_a_loaded_field_leaves_its_file_alone(folder: Path) -> None:
