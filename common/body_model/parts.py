@@ -113,10 +113,11 @@ def faces_within(faces: Tensor, mask: Tensor) -> Tensor:
 def close_mouth(faces: Tensor, expression: Tensor, jaw_weight: Tensor) -> Tensor:
     """Faces with the open mouth closed: a fan over the boundary loop made of expression vertices (SPEC 7).
 
-    Where there is none the faces come back unchanged; of several (eye sockets) the jaw's is the mouth.
+    Where there is none the faces come back unchanged. Of several (eye sockets, teeth) the mouth is the one that
+    joins jaw and head: whose jaw weights differ most.
     """
     loops = [loop for loop in boundary_loops(faces) if expression[loop].all() and len(loop) >= 3]
     if not loops:
         return faces
-    mouth = max(loops, key=lambda loop: float(jaw_weight[loop].mean()))
+    mouth = max(loops, key=lambda loop: float(jaw_weight[loop].max() - jaw_weight[loop].min()))
     return torch.cat([faces, fan(mouth)])

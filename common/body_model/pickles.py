@@ -23,6 +23,7 @@ _BROKEN = (
 )  # fmt: skip
 _PLAIN_TYPES = (str, bytes, int, float, bool, type(None))
 _MAX_DIMENSIONS = 8
+_MAX_ELEMENTS = 2**28  # of a sparse matrix made dense: a hundred times a joint regressor
 
 
 class _Record:
@@ -105,6 +106,10 @@ def _reconstruct_object(cls: Any, base: Any, state: Any) -> _Record:
     return cls()
 
 
+def _no_bytes() -> bytes:
+    return b""
+
+
 def _encode(text: Any, encoding: Any) -> bytes:
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError("bytes in an unexpected encoding")
@@ -127,6 +132,8 @@ _NAMES: dict[str, Callable[..., Any]] = {
     "__builtin__.object": _Object,
     "builtins.set": _Set,
     "__builtin__.set": _Set,
+    "builtins.bytes": _Function(_no_bytes),  # old protocols write b"" as bytes()
+    "__builtin__.bytes": _Function(_no_bytes),
     "_codecs.encode": _Function(_encode),
 }
 
@@ -231,8 +238,15 @@ def _to_dense(record: _Sparse) -> np.ndarray:
     state = record.state
     shape = tuple(_to_value(state["_shape" if "_shape" in state else "shape"]))
     data, minor, start = (_to_array(state[key]) for key in ("data", "indices", "indptr"))
-    major = np.repeat(np.arange(len(start) - 1), np.diff(start))
-    rows, columns = (minor, major) if isinstance(record, _SparseColumns) else (major, minor)
+    by_column = isinstance(record, _SparseColumns)
+    n_major = shape[1 if by_column else 0]
+    if len(shape) != 2 or len(start) != n_major + 1 or np.prod(shape, dtype=float) > _MAX_ELEMENTS:
+        raise ValueError(f"sparse matrix shape {shape}")
+    if not (
+        start[0] == 0 and start[-1] == len(data) == len(minor) and (np.diff(start.astype(int)) >= 0).all()
+    ):
+        raise ValueError("sparse matrix entries that do not fit together")
+    major = np.repeat(np.arange(n_major), np.diff(start))
     dense = np.zeros(shape, data.dtype)
-    np.add.at(dense, (rows, columns), data)
+    np.add.at(dense, (minor, major) if by_column else (major, minor), data)
     return dense
