@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +21,7 @@ from common.errors import UserError
 _BROKEN = (
     pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
     OverflowError, MemoryError, RecursionError, ImportError, OSError,
+    AssertionError, struct.error,
 )  # fmt: skip
 _PLAIN_TYPES = (str, bytes, int, float, bool, type(None))
 _MAX_DIMENSIONS = 8
@@ -138,7 +140,9 @@ _NAMES: dict[str, Callable[..., Any]] = {
 }
 
 
-class _RecordUnpickler(pickle.Unpickler):
+class _RecordUnpickler(pickle._Unpickler):
+    """The unpickler written in Python: a flipped byte makes the C one allocate gigabytes for its memo."""
+
     def __init__(self, file: BinaryIO, source: Path) -> None:
         super().__init__(file, encoding="latin1", fix_imports=False)
         self._source = source
