@@ -27,7 +27,7 @@ from common.demo.subject_scene import Shot, backdrop, place_shots
 from common.demo.subject_settings import FitNoise, SubjectSize, VideoFlaws, subject_size
 from common.demo.subject_surface import find_landmarks, vertex_surface
 from common.demo.subject_textures import Unwrapping, UvMap, View
-from common.demo.subject_wardrobe import PART_COLORS, PARTS, random_wardrobe
+from common.demo.subject_wardrobe import PART_COLORS, PART_INDEX, PARTS, random_wardrobe
 from common.errors import UserError
 from common.pose import SmplxParams, SmplxPose
 
@@ -57,7 +57,9 @@ def make_demo_subject(output: Path, size: str, seed: int, overwrite: bool = Fals
         _SubjectMaker(building, spec, size, seed).run()
         _replace(output, building)
     except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}; choose another --output") from error
+        raise UserError(
+            f"cannot write {output}: {error.strerror or error}; choose another --output"
+        ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
@@ -105,7 +107,9 @@ class _SubjectMaker:
         other = random_wardrobe(self._random("other face"))
         changed = with_other_face(wardrobe, other, flaws.face_change)
         self.generated_paint = _paint_texture(uv_map, paint(texels, landmarks, cut, changed, flaws.garble))
-        variation = face_variation(surface, self._random("other face shape"), OTHER_FACE_M * flaws.face_change)
+        variation = face_variation(
+            surface, self._random("other face shape"), OTHER_FACE_M * flaws.face_change
+        )
         self.generated_face = torch.from_numpy(variation)
         self.unwrap_map = UvMap.of(self.mesh, size.texture_size)
         self.background = backdrop(size, self._random("room"))
@@ -133,7 +137,9 @@ class _SubjectMaker:
         fitted = add_fit_noise(exact, FitNoise(), self._random(f"{split} fit"))
         return _Clip(shots, fitted, backdrop(self.size, self._random(room)))
 
-    def _draw(self, shot: Shot, paint: Paint, background: np.ndarray, supersampling: int | None = None) -> Picture:
+    def _draw(
+        self, shot: Shot, paint: Paint, background: np.ndarray, supersampling: int | None = None
+    ) -> Picture:
         self.progress.update()
         looseness = self.subject.cloth.looseness
         factor = supersampling or self.size.supersampling
@@ -145,21 +151,19 @@ class _SubjectMaker:
         depth_scale = float(random.uniform(0.5, 2.0)), float(random.uniform(0.5, 1.5))
         fitted = clip.fitted[index]
         write.write_frame(self.folder / split, index, image, picture, shot.camera, fitted, depth_scale)
-        self._write_true_frame(split, index, shot)
-
-    def _write_true_frame(self, split: str, index: int, shot: Shot) -> None:
-        cloth = self.subject.pose_offset(SmplxPose.from_params(shot.params))
-        write.write_true_frame(self.folder / "truth", split, index, shot.params, cloth)
+        write.write_true_frame(self.folder / "truth", split, index, shot.params, shot.cloth)
 
     def _view(self, shot: Shot, fitted: SmplxParams, picture: Picture, image: np.ndarray) -> View:
         """What unwrapping sees: the picture and the naked body that was fitted to it, as a real pipeline has."""
         pose = SmplxPose.from_params(fitted)
-        naked = self.subject.neutral - self.subject.static_offset + self.body.expr_dirs_high @ pose.expr
+        naked = self.subject.naked + self.body.expr_dirs_high @ pose.expr
         part_colors = PART_COLORS[picture.label].astype(np.float32) / 255
-        return View(self.subject.skin(pose, naked), shot.camera, image, part_colors, picture.mask)
+        is_hand = np.isin(picture.label, [PART_INDEX["left_hand"], PART_INDEX["right_hand"]])
+        return View(self.subject.skin(pose, naked), shot.camera, image, part_colors, picture.mask, is_hand)
 
     def _unwrapping(self) -> Unwrapping:
-        return Unwrapping(self.mesh, self.unwrap_map, self.subject.surface.position)
+        is_hand = self.body.parts_high.hand.numpy()
+        return Unwrapping(self.mesh, self.unwrap_map, self.subject.surface.position, is_hand)
 
     def _make_photo(self) -> None:
         clip = self._clip("captured", 1)
@@ -191,7 +195,9 @@ class _SubjectMaker:
         clip = self._clip(split, n_frames, self.generated_face)
         drift = draw_drift(n_frames, self.flaws, self._random(f"{split} drift"))
         unwrapping = self._unwrapping()
-        unwrapped = set(np.linspace(0, n_frames - 1, min(n_frames, MAX_UNWRAPPED)).round().astype(int).tolist())
+        unwrapped = set(
+            np.linspace(0, n_frames - 1, min(n_frames, MAX_UNWRAPPED)).round().astype(int).tolist()
+        )
         for i, shot in enumerate(clip.shots):
             picture = self._draw(shot, self.generated_paint, clip.background)
             image = spoil(picture.image, i, drift, self.flaws)
@@ -257,10 +263,14 @@ def _read_regions(file: Path, n_vertices: int) -> dict[str, np.ndarray]:
     if not file.is_file():
         raise UserError(f"missing file: {file}; get it from the repository, it comes with the demo body")
     with np.load(file, allow_pickle=False) as stored:
-        return {name: np.isin(np.arange(n_vertices), stored[name]).astype(np.float32) for name in stored.files}
+        return {
+            name: np.isin(np.arange(n_vertices), stored[name]).astype(np.float32) for name in stored.files
+        }
 
 
 def _tilted_camera(camera: Camera) -> Camera:
     """The same view from a place and direction of its own in the world; parameters stay in camera space."""
     turn = torch.tensor([[0.96, 0.0, 0.28], [0.0, 1.0, 0.0], [-0.28, 0.0, 0.96]])
-    return Camera(turn, torch.tensor([0.3, -0.2, 0.5]), camera.focal, camera.princpt, camera.height, camera.width)
+    return Camera(
+        turn, torch.tensor([0.3, -0.2, 0.5]), camera.focal, camera.princpt, camera.height, camera.width
+    )

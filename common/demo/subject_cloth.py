@@ -68,7 +68,9 @@ class Cloth:
         cuff = np.where(surface.is_left, cut.left_cuff, cut.right_cuff)
         self._sleeve = surface.arm * (1 - smoothstep(surface.along_arm - cuff, 0.0, 0.03))
         self._along_sleeve = np.clip(surface.along_arm / cuff, 0, 1)
-        self._trouser = surface.leg * (1 - smoothstep(surface.along_leg, cut.trouser_hem, cut.trouser_hem + 0.03))
+        self._trouser = surface.leg * (
+            1 - smoothstep(surface.along_leg, cut.trouser_hem, cut.trouser_hem + 0.03)
+        )
         self._along_trouser = np.clip(surface.along_leg / cut.trouser_hem, 0, 1)
         hem_y = landmarks.crotch_y - cut.tunic_below_crotch_m
         height = surface.position[:, 1]
@@ -76,14 +78,20 @@ class Cloth:
         below = smoothstep(height, landmarks.waist_y + 0.05, hem_y + 0.01)
         self._hem_profile = is_trunk * below**1.3 * smoothstep(height, hem_y - 0.02, hem_y)
         neck_y = landmarks.joint("neck")[1]
-        self._top = is_trunk * smoothstep(height, hem_y - 0.02, hem_y) * (1 - smoothstep(height, neck_y - 0.03, neck_y))
+        self._top = (
+            is_trunk
+            * smoothstep(height, hem_y - 0.02, hem_y)
+            * (1 - smoothstep(height, neck_y - 0.03, neck_y))
+        )
 
     def _static_offset(self, landmarks: Landmarks) -> np.ndarray:
         surface, cut = self._surface, self.cut
         around_arm = np.arctan2(self._from_arm[:, 1], self._from_arm[:, 2])
         around_leg = np.arctan2(self._from_leg[:, 0], self._from_leg[:, 2])
         around_trunk = np.arctan2(self._from_trunk[:, 0], self._from_trunk[:, 2])
-        inward = np.clip(-self._from_leg[:, 0] * np.where(surface.is_left, 1, -1), 0, 1)  # towards the other leg
+        inward = np.clip(
+            -self._from_leg[:, 0] * np.where(surface.is_left, 1, -1), 0, 1
+        )  # towards the other leg
         room = 1 - 0.45 * inward
 
         sleeve = cut.sleeve_flare_m * self._along_sleeve**1.6
@@ -106,7 +114,9 @@ class Cloth:
         arm = is_side * self._sleeve * cut.sleeve_sag_m * self._along_sleeve**1.5
         leg = is_side * self._trouser * cut.trouser_sag_m * smoothstep(self._along_trouser, 0.12, 1.0)
         hanging = is_side * self._hem_profile * self._surface.leg * cut.tunic_sag_m
-        joints = {name: joint_index(f"{side}_{name}") for name in ("collar", "shoulder", "elbow", "hip", "knee")}
+        joints = {
+            name: joint_index(f"{side}_{name}") for name in ("collar", "shoulder", "elbow", "hip", "knee")
+        }
         upper_arm = (joint_index("spine3"), joints["collar"], joints["shoulder"])
         thigh = (joints["hip"],)
         return [
@@ -139,7 +149,7 @@ class Cloth:
         ]
 
     def pose_offset(self, rotation: np.ndarray) -> np.ndarray:
-        """Pose-driven offset (N, 3) in the zero pose, metres, for joint rotations (55, 3, 3); 0 in the zero pose's legs.
+        """Pose-driven offset (N, 3) in the zero pose, metres, for joint rotations (55, 3, 3).
 
         Cloth hangs along gravity, seen from each limb segment (the trunk is taken as upright), more on its lower
         side; a hem follows the thighs; rings gather at bent elbows and knees.

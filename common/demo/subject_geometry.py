@@ -13,7 +13,7 @@ from common.demo.subject_cloth import Cloth, Cut
 from common.demo.subject_surface import Landmarks, Surface, hair_cover, smoothstep
 from common.joints import FINGER_JOINTS, N_JOINTS, N_SHAPE, joint_index
 from common.mesh import laplacian, vertex_normals
-from common.pose import SmplxParams, SmplxPose
+from common.pose import SmplxPose
 
 SHAPE_STD = 0.8
 FACE_OFFSET_M = 0.0025
@@ -23,7 +23,7 @@ SHOE_M = 0.015
 
 
 def random_identity(body: BodyModel, surface: Surface, rng: np.random.Generator) -> Identity:
-    """A plausible person: shape coefficients, a slightly other face, slightly moved joints (old vertices come first)."""
+    """A plausible person: shape coefficients, a slightly other face, slightly moved joints."""
     n_shape = min(body.shape_dirs.shape[2], N_SHAPE)
     shape = np.zeros(N_SHAPE)
     shape[:n_shape] = np.clip(SHAPE_STD * rng.standard_normal(n_shape), -1.5, 1.5)
@@ -32,7 +32,9 @@ def random_identity(body: BodyModel, surface: Surface, rng: np.random.Generator)
     joint_offset[[0, *(joint_index(name) for name in ("jaw", "left_eye", "right_eye"))]] = 0
     return Identity(
         torch.tensor(shape, dtype=torch.float32),
-        torch.from_numpy(face_variation(surface, rng, FACE_OFFSET_M)[: body.n_vertices]),
+        torch.from_numpy(
+            face_variation(surface, rng, FACE_OFFSET_M)[: body.n_vertices]
+        ),  # old vertices are first
         torch.tensor(joint_offset, dtype=torch.float32),
     )
 
@@ -44,9 +46,13 @@ def face_variation(surface: Surface, rng: np.random.Generator, size_m: float) ->
     directions = rng.standard_normal((8, 3)) / np.sqrt(8 / 2)
     position = surface.position * np.array([0.0, 1.0, 1.0]) + np.abs(surface.position) * np.array([1.0, 0, 0])
     displacement = np.sin(position @ waves.T + phases) @ directions
-    displacement[:, 0] *= np.sign(surface.position[:, 0]) * smoothstep(np.abs(surface.position[:, 0]), 0, 0.01)
+    displacement[:, 0] *= np.sign(surface.position[:, 0]) * smoothstep(
+        np.abs(surface.position[:, 0]), 0, 0.01
+    )
     head = surface.position[surface.head > 0.5]
-    is_front = smoothstep(surface.position[:, 2], float(np.median(head[:, 2])), float(head[:, 2].max()) - 0.03)
+    is_front = smoothstep(
+        surface.position[:, 2], float(np.median(head[:, 2])), float(head[:, 2].max()) - 0.03
+    )
     near_eyes = surface.region("eyelids") + surface.region("inside_mouth")
     weight = surface.head * is_front * (surface.eye < 0.01) * (1 - np.clip(near_eyes, 0, 1))
     return (size_m * weight[:, None] * displacement).astype(np.float32)
@@ -67,9 +73,13 @@ class TrueSubject:
         to_neutral = joint_transforms(neutral_pose.rotation, joints, body.parents)
         self._joints = joints
         self._neutral_to_zero = torch.linalg.inv(to_neutral)
-        self._turn = blend_transforms(body.skinning_weights_high, to_neutral)[:, :, :3]  # (N, 3, 3) zero to neutral
+        self._turn = blend_transforms(body.skinning_weights_high, to_neutral)[
+            :, :, :3
+        ]  # (N, 3, 3) zero to neutral
         naked = body.subdivider.interpolate(body.neutral_vertices(identity, jaw_open=False))
-        self.static_offset = self._dress(naked, cut) - naked  # (N, 3) neutral pose: hair, shoes, clothes at rest
+        self.static_offset = (
+            self._dress(naked, cut) - naked
+        )  # (N, 3) neutral pose: hair, shoes, clothes at rest
         self.neutral = naked + self.static_offset
 
     def _dress(self, naked: Tensor, cut: Cut) -> Tensor:
@@ -80,7 +90,7 @@ class TrueSubject:
         hair = hair_cover(surface)
         smoothed = naked
         rounds = 4**body.subdivider.levels
-        for weight, n_rounds in ((shoe, 30), (under_cloth, 5), (hair, 6)):
+        for weight, n_rounds in ((shoe, 30), (under_cloth, 9), (hair, 6)):
             strength = torch.tensor(0.5 * weight, dtype=torch.float32)[:, None]
             for _ in range(n_rounds * rounds):
                 smoothed = smoothed - strength * laplacian(smoothed, body.neighbours_high)
@@ -94,13 +104,16 @@ class TrueSubject:
         offset = torch.from_numpy(self.cloth.pose_offset(pose.rotation.double().numpy()))
         return torch.einsum("nij,nj->ni", self._turn, offset)
 
-    def vertices(self, params: SmplxParams, extra: Tensor | None = None) -> Tensor:
-        """The dressed mesh (N, 3) in camera space; `extra` (N, 3) is added in the neutral pose."""
-        pose = SmplxPose.from_params(params)
-        neutral = self.neutral + self.pose_offset(pose) + self.body.expr_dirs_high @ pose.expr
-        if extra is not None:
-            neutral = neutral + extra
-        return self.skin(pose, neutral)
+    def vertices(self, pose: SmplxPose, offset: Tensor | None = None) -> Tensor:
+        """The dressed mesh (N, 3) in camera space; `offset` (N, 3), neutral pose, replaces the cloth's own."""
+        if offset is None:
+            offset = self.pose_offset(pose)
+        return self.skin(pose, self.neutral + offset + self.body.expr_dirs_high @ pose.expr)
+
+    @property
+    def naked(self) -> Tensor:
+        """The body itself (N, 3), neutral pose."""
+        return self.neutral - self.static_offset
 
     def skin(self, pose: SmplxPose, neutral: Tensor) -> Tensor:
         """Neutral-pose points (N, 3) in the pose, camera space."""

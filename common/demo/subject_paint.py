@@ -124,7 +124,9 @@ def _paint_face(canvas: Canvas) -> None:
     canvas.over(np.array(wardrobe.hair) * 0.7 + 0.3 * np.array(wardrobe.skin), wardrobe.stubble * stubble)
 
     nostril = np.exp(-(((x - 0.0085) / 0.0045) ** 2 + ((y - eye[1] + 0.0455) / 0.0035) ** 2))
-    canvas.over(np.array(wardrobe.skin) * 0.35, 0.8 * nostril * front * smoothstep(-surface.normal[:, 1], 0.2, 0.6))
+    canvas.over(
+        np.array(wardrobe.skin) * 0.35, 0.8 * nostril * front * smoothstep(-surface.normal[:, 1], 0.2, 0.6)
+    )
     lips = surface.region("lips") * smoothstep(z, eye[2] + 0.005, eye[2] + 0.012)
     canvas.over(wardrobe.lips, smoothstep(lips, 0.25, 0.6))
     mouth_line = np.exp(-(((y - _lip_line(surface, eye)) / 0.0016) ** 2)) * (x < 0.024) * (lips > 0.05)
@@ -199,7 +201,9 @@ def _paint_trousers(canvas: Canvas, garble: float) -> None:
     leg_middle = 0.5 * (landmarks.joint("left_hip") + knee)
     across, along = bend(x - leg_middle[0] + 0.005, y - leg_middle[1] + 0.06, garble, 0.05)
     canvas.over(wardrobe.top_accent, left & (surface.normal[:, 2] > 0.1) & stamp(word, -along, across, 0.055))
-    canvas.over(wardrobe.trouser_accent, is_on & (np.abs(surface.along_leg - cut.trouser_hem + 0.035) < 0.012))
+    canvas.over(
+        wardrobe.trouser_accent, is_on & (np.abs(surface.along_leg - cut.trouser_hem + 0.035) < 0.012)
+    )
     canvas.over(np.array(wardrobe.trouser_left) * 0.5, is_on & (surface.along_leg > cut.trouser_hem + 0.006))
     _weave(canvas, is_on)
     canvas.mark("left_trouser", left)

@@ -121,8 +121,16 @@ def arms_and_kicks(phase: float) -> JointAngles:
         "head": (2, 10 * (punch_left - punch_right), 0),
         "left_collar": (0, -8 * punch_left, 12 * up),
         "right_collar": (0, 8 * punch_right, -12 * up),
-        "left_shoulder": (-18 * guard, -40 * punch_left * 1.4 - 12 * guard, -spread + 110 * up + 30 * punch_left),
-        "right_shoulder": (-18 * guard, 40 * punch_right * 1.4 + 12 * guard, spread - 110 * up - 30 * punch_right),
+        "left_shoulder": (
+            -18 * guard,
+            -40 * punch_left * 1.4 - 12 * guard,
+            -spread + 110 * up + 30 * punch_left,
+        ),
+        "right_shoulder": (
+            -18 * guard,
+            40 * punch_right * 1.4 + 12 * guard,
+            spread - 110 * up - 30 * punch_right,
+        ),
         "left_elbow": (0, -20 - 85 * guard * (1 - punch_left) + 12 * up, 0),
         "right_elbow": (0, 20 + 85 * guard * (1 - punch_right) - 12 * up, 0),
         "left_hip": (-6 - 68 * kick_left + 14 * kick_right, 6, 8),
@@ -231,7 +239,9 @@ def add_fit_noise(frames: list[SmplxParams], noise: FitNoise, rng: np.random.Gen
     n_frames = len(frames)
 
     def draw(shape: tuple[int, ...]) -> np.ndarray:
-        steady = _smooth_noise(rng, n_frames, shape, 1.0) if n_frames > 1 else rng.standard_normal((1, *shape))
+        steady = (
+            _smooth_noise(rng, n_frames, shape, 1.0) if n_frames > 1 else rng.standard_normal((1, *shape))
+        )
         jitter = rng.standard_normal((n_frames, *shape))
         return np.sqrt(noise.steady_share) * steady + np.sqrt(1 - noise.steady_share) * jitter
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from common.camera import Camera
 from common.demo.subject_geometry import TrueSubject
 from common.demo.subject_settings import SubjectSize
-from common.pose import SmplxParams
+from common.pose import SmplxParams, SmplxPose
 
 FOCAL_PER_HEIGHT = 1.9  # about 30 degrees from top to bottom
 MARGIN = 0.94  # of the image may be filled
-MAX_RETREAT = 1.25  # how much farther than the height needs the camera goes for spread arms
+MAX_RETREAT = 1.12  # how much farther than the height needs the camera goes for spread arms
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Shot:
     params: SmplxParams
     vertices: Tensor  # (N, 3)
     camera: Camera
+    cloth: Tensor  # (N, 3) the cloth's pose-driven offset, neutral pose, metres
 
 
 def place_shots(
@@ -40,7 +41,10 @@ def place_shots(
     One camera at the world's origin for all frames; it gets nearly everything into view, but cuts off widely
     spread arms in a narrow image. `extra` (N, 3) is added to the mesh in the neutral pose.
     """
-    vertices = [subject.vertices(params, extra) for params in frames]
+    poses = [SmplxPose.from_params(params) for params in frames]
+    cloths = [subject.pose_offset(pose) for pose in poses]
+    moved = [cloth if extra is None else cloth + extra for cloth in cloths]
+    vertices = [subject.vertices(pose, offset) for pose, offset in zip(poses, moved, strict=True)]
     n_frames = len(frames)
     sway = 0.03 * np.sin(np.linspace(0, 4, n_frames) + rng.uniform(0, 6))  # metres, to and fro
     feet = [float(v[:, 1].max()) for v in vertices]
@@ -48,13 +52,15 @@ def place_shots(
     cloud = torch.cat([v[::7] + shift for v, shift in zip(vertices, shifts, strict=True)]).double().numpy()
     focal = FOCAL_PER_HEIGHT * size.height
     distance = _fit_distance(cloud, 1, focal, size.height * MARGIN)
-    distance = float(np.clip(_fit_distance(cloud, 0, focal, size.width * MARGIN), distance, MAX_RETREAT * distance))
+    distance = float(
+        np.clip(_fit_distance(cloud, 0, focal, size.width * MARGIN), distance, MAX_RETREAT * distance)
+    )
     middle = _middle(cloud, 1, distance)
     camera = Camera.identity((focal, focal), (size.width / 2, size.height / 2), size.height, size.width)
     shots = []
-    for params, points, shift in zip(frames, vertices, shifts, strict=True):
+    for params, points, cloth, shift in zip(frames, vertices, cloths, shifts, strict=True):
         trans = shift + torch.tensor([0.0, -middle, distance])
-        shots.append(Shot(replace(params, trans=trans), points + trans, camera))
+        shots.append(Shot(replace(params, trans=trans), points + trans, camera, cloth))
     return shots
 
 

@@ -57,7 +57,7 @@ class FitNoise:
 class VideoFlaws:
     """How a generated video differs from the truth."""
 
-    color_drift: float = 0.16  # gain per colour channel at the end of a video, relative
+    color_drift: float = 0.09  # gain per colour channel at the end of a video, relative
     saturation_drift: float = 0.25
     flicker: float = 0.03  # brightness of single frames, relative
     blur_px_per_height: float = 0.0028  # sigma of the softening, relative to the image height

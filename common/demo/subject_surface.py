@@ -74,7 +74,8 @@ class Surface:
         weight = barycentric.astype(np.float32)
 
         def mix(values: np.ndarray) -> np.ndarray:
-            return sum(weight[:, k, *(None,) * (values.ndim - 1)] * values[corners[:, k]] for k in range(3))
+            shares = weight if values.ndim == 1 else weight[:, :, None]
+            return sum(shares[:, k] * values[corners[:, k]] for k in range(3))
 
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "region_names"}
         return Surface(**{name: mix(value) for name, value in values.items()}, region_names=self.region_names)

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_erosion, distance_transform_edt
+from scipy.ndimage import binary_erosion, distance_transform_edt, minimum_filter
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from common.camera import Camera
 from common.demo.subject_render import Hits, TexturedMesh
-from common.mesh import vertex_normals
 from common.rasterizer.mesh import rasterize_mesh
 
 GRAZING = 0.25  # cosine below which a surface is not unwrapped
 DEPTH_TOLERANCE_M = 0.02
+NEARBY = 0.03  # of the image height
+CLEARANCE_M = 0.08
+SHARPNESS = 16  # exponent of the cosine in the weight of a view: the most frontal one nearly decides
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,21 @@ class View:
     image: np.ndarray  # (H, W, 3)
     part_colors: np.ndarray  # (H, W, 3) segmentation, same range as image
     mask: np.ndarray  # (H, W) bool
+    is_hand: np.ndarray  # (H, W) bool, pixels segmented as a hand
 
 
 class Unwrapping:
     """Gathers what pictures show of every texel; the most frontal views count most."""
 
-    def __init__(self, mesh: TexturedMesh, uv_map: UvMap, positions: np.ndarray) -> None:
-        """positions (N, 3): vertices of the unposed body; texels never seen take the nearest seen texel's values."""
+    def __init__(self, mesh: TexturedMesh, uv_map: UvMap, positions: np.ndarray, is_hand: np.ndarray) -> None:
+        """positions (N, 3) of the unposed body's vertices: texels never seen take the nearest seen one's values.
+
+        is_hand (N,): a hand takes only pixels segmented as a hand, and the rest none of these.
+        """
         self._mesh = mesh
         self._map = uv_map
         self._points = uv_map.hits.mix(positions, mesh.faces.numpy())
+        self._is_hand = uv_map.hits.mix(is_hand[:, None], mesh.faces.numpy())[:, 0] > 0.5
         n_texels = len(self._points)
         self._color = np.zeros((n_texels, 3), np.float32)
         self._weight = np.zeros(n_texels, np.float32)
@@ -79,7 +86,7 @@ class Unwrapping:
         """Take over what one picture shows."""
         faces = self._mesh.faces.numpy()
         points = self._map.hits.mix(view.vertices.numpy(), faces)
-        normals = self._map.hits.mix(vertex_normals(view.vertices, self._mesh.faces).numpy(), faces)
+        normals = self._map.hits.mix(self._mesh.normals(view.vertices), faces)
         towards = -points / np.linalg.norm(points, axis=1, keepdims=True)
         cosine = (normals * towards).sum(1) / np.maximum(np.linalg.norm(normals, axis=1), 1e-6)
         pixel = view.camera.project(torch.from_numpy(points)).numpy()
@@ -87,10 +94,15 @@ class Unwrapping:
         column, row = (np.floor(pixel[:, k]).astype(np.int64) for k in range(2))
         is_inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
         column, row = np.clip(column, 0, width - 1), np.clip(row, 0, height - 1)
-        depth = rasterize_mesh(view.vertices, self._mesh.faces, view.camera).depth.numpy()[row, column]
-        is_nearest = np.abs(points[:, 2] - depth) < DEPTH_TOLERANCE_M
-        is_person = binary_erosion(view.mask)[row, column]
-        weight = np.where(is_inside & is_nearest & is_person & (cosine > GRAZING), cosine**6, 0).astype(np.float32)
+        depth = rasterize_mesh(view.vertices, self._mesh.faces, view.camera).depth.numpy()
+        nearby = minimum_filter(np.where(depth > 0, depth, np.inf), max(3, round(NEARBY * height)))
+        is_nearest = np.abs(points[:, 2] - depth[row, column]) < DEPTH_TOLERANCE_M
+        is_clear = (
+            points[:, 2] - nearby[row, column] < CLEARANCE_M
+        )  # no limb in front that a fit may have moved
+        is_person = binary_erosion(view.mask)[row, column] & (view.is_hand[row, column] == self._is_hand)
+        is_used = is_inside & is_nearest & is_clear & is_person & (cosine > GRAZING)
+        weight = np.where(is_used, np.maximum(cosine, 0) ** SHARPNESS, 0).astype(np.float32)
         self._color += weight[:, None] * _bilinear(view.image, pixel)
         self._weight += weight
         is_better = weight > self._best

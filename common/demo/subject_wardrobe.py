@@ -78,7 +78,7 @@ def random_wardrobe(rng: np.random.Generator) -> Wardrobe:
     words = rng.permutation(len(WORDS))
     return Wardrobe(
         skin=skin,
-        lips=_mix(skin, (0.70, 0.22, 0.24), rng.uniform(0.35, 0.65)),
+        lips=_mix(skin, (0.70, 0.22, 0.24), rng.uniform(0.25, 0.5)),
         hair=hair,
         brows=_mix(hair, (0.05, 0.04, 0.03), 0.4),
         iris=_IRISES[rng.integers(len(_IRISES))],

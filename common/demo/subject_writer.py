@@ -23,7 +23,11 @@ LOOSE = 0.25  # cloth looser than this counts as loose in the cloth masks
 def eight_bit(image: np.ndarray) -> np.ndarray:
     """Values in [0, 1] as (H, W, 3) uint8, rounded; one channel is repeated."""
     pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(pixels[..., None], (*pixels.shape, 3))) if pixels.ndim == 2 else pixels
+    return (
+        np.ascontiguousarray(np.broadcast_to(pixels[..., None], (*pixels.shape, 3)))
+        if pixels.ndim == 2
+        else pixels
+    )
 
 
 def write_frame(
@@ -45,9 +49,12 @@ def write_frame(
     depth = np.where(mask, scale * picture.depth / picture.depth[mask].mean() + shift, 0).astype(np.float32)
     write_array(folder / "depths" / f"{index}.npy", depth)
     write_array(folder / "depths" / f"{index}_mask.npy", mask)
-    write_array(folder / "normals" / f"{index}.npy", np.where(mask[..., None], picture.normal, 0).astype(np.float32))
+    write_array(
+        folder / "normals" / f"{index}.npy", np.where(mask[..., None], picture.normal, 0).astype(np.float32)
+    )
     write_array(folder / "normals" / f"{index}_mask.npy", mask)
-    write_image(folder / "segs" / f"{index}.png", np.where(mask[..., None], PART_COLORS[picture.label], 0).astype(np.uint8))
+    part_colors = np.where(mask[..., None], PART_COLORS[picture.label], 0).astype(np.uint8)
+    write_image(folder / "segs" / f"{index}.png", part_colors)
     write_array(folder / "segs" / f"{index}.npy", mask)
 
 
