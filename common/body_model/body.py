@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import roma
 import torch
 from torch import Tensor, nn
 
@@ -189,7 +190,6 @@ class BodyModel(nn.Module):
 
     def _rotations(self, pose: SmplxPose | SmplxParams) -> Tensor:
         """Rotation matrices (55, 3, 3) with the mean hand pose added as axis-angle."""
-        import roma
         from smplx.lbs import batch_rodrigues
 
         if isinstance(pose, SmplxParams):
