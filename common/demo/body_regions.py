@@ -50,9 +50,8 @@ def _scalp(body: BodyData, regions: dict[str, np.ndarray]) -> np.ndarray:
     """Where hair grows: the head above a line from the forehead down to the nape, without ears and face."""
     joints = body.joint_regressor @ body.v_template
     head, eyes = joints[HEAD], (joints[joint_index("left_eye")] + joints[joint_index("right_eye")]) / 2
-    x, y, z = (body.v_template - eyes).T
+    _, y, z = (body.v_template - eyes).T
     is_head = body.skinning_weights.argmax(axis=1) == HEAD
     depth = np.clip(-z / (eyes[2] - head[2] + 0.09), 0, 1)  # 0 at the eyes, 1 at the back
     line = 0.062 - 0.125 * depth
-    scalp = np.flatnonzero(is_head & (y > line) & (np.abs(x) < 0.2))
-    return np.setdiff1d(scalp, np.concatenate([regions["ears"], body.expression_vertices[:0]]))
+    return np.setdiff1d(np.flatnonzero(is_head & (y > line)), regions["ears"])

