@@ -1,7 +1,8 @@
 """Numba kernels: binning of footprints into small tiles, blending, and the backward of blending (SPEC 10).
 
-Lists are in depth order. Every (Gaussian, tile) pair owns a slot of its tile's list, and in the backward a row of
+Lists are in depth order. Every (Gaussian, tile) pair owns a slot of its tile's list and, in the backward, a row of
 sums; rows are added up per Gaussian in tile order, so results do not depend on the number of threads.
+Kernels that call each other stay in one file: numba's cache does not see changes in other files.
 """
 
 from __future__ import annotations
@@ -18,86 +19,66 @@ _SUMS_IN_ANY_ORDER = {"contract", "reassoc", "nsz"}
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _bin_band(order, box, first_pair, n_bins_x, band_lo, band_hi, bin_start, slot_of_pair, gaussian_of_slot):  # type: ignore[no-untyped-def]
-    """Lists of the small tiles in rows band_lo..band_hi-1; counts into bin_start[1:] if slots are not yet known."""
-    is_counting = gaussian_of_slot.shape[0] == 0
-    cursor = bin_start[: bin_start.shape[0] - 1].copy()
+def _bin_band(order, box, bins, first_row, last_row, is_counting):  # type: ignore[no-untyped-def]
+    """Tiles in rows first_row..last_row-1: count their Gaussians into start[1:], or fill their lists."""
+    cursor = bins.start[: bins.start.shape[0] - 1].copy()
     for k in range(order.shape[0]):
         g = order[k]
         top, bottom = box[g, 2] // BIN_PX, (box[g, 3] - 1) // BIN_PX
-        if bottom < band_lo or top >= band_hi:
+        if bottom < first_row or top >= last_row:
             continue
         left, right = box[g, 0] // BIN_PX, (box[g, 1] - 1) // BIN_PX
-        for by in range(max(top, band_lo), min(bottom + 1, band_hi)):
-            for bx in range(left, right + 1):
-                b = by * n_bins_x + bx
+        for y in range(max(top, first_row), min(bottom + 1, last_row)):
+            for x in range(left, right + 1):
+                b = y * bins.n_x + x
                 if is_counting:
-                    bin_start[b + 1] += 1
+                    bins.start[b + 1] += 1
                 else:
-                    gaussian_of_slot[cursor[b]] = g
-                    slot_of_pair[first_pair[g] + (by - top) * (right - left + 1) + bx - left] = cursor[b]
+                    pair = bins.first_pair[g] + (y - top) * (right - left + 1) + x - left
+                    bins.slot_of_pair[pair] = cursor[b]
+                    bins.gaussian_of_slot[cursor[b]] = g
                     cursor[b] += 1
 
 
 @numba.njit(cache=True, error_model="numpy", parallel=True)
-def bin_footprints(
-    order, box, first_pair, n_bins_x, n_bins_y, n_bands, bin_start, slot_of_pair, gaussian_of_slot
-):  # type: ignore[no-untyped-def]
-    """Fill the start of every small tile's list (B + 1,), the slot of each pair and the Gaussian of each slot."""
-    nothing = gaussian_of_slot[:0]
+def fill_bins(order, box, bins, n_bands, is_counting):  # type: ignore[no-untyped-def]
+    """Count or list the Gaussians `order` (front to back) of every tile; each thread owns a band of tile rows."""
+    n_rows = (bins.start.shape[0] - 1) // bins.n_x
     for band in numba.prange(n_bands):
-        lo, hi = band * n_bins_y // n_bands, (band + 1) * n_bins_y // n_bands
-        _bin_band(order, box, first_pair, n_bins_x, lo, hi, bin_start, slot_of_pair, nothing)
-    for b in range(bin_start.shape[0] - 1):
-        bin_start[b + 1] += bin_start[b]
-    for band in numba.prange(n_bands):
-        lo, hi = band * n_bins_y // n_bands, (band + 1) * n_bins_y // n_bands
-        _bin_band(order, box, first_pair, n_bins_x, lo, hi, bin_start, slot_of_pair, gaussian_of_slot)
+        _bin_band(order, box, bins, band * n_rows // n_bands, (band + 1) * n_rows // n_bands, is_counting)
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _exponent(footprint, g, dx, dy, minus_half):  # type: ignore[no-untyped-def]
-    """Log of the falloff; one function, so that forward and backward round alike."""
-    xx, xy, yy = footprint[g, 2], footprint[g, 3], footprint[g, 4]
-    return minus_half * (xx * dx * dx + yy * dy * dy) - xy * dx * dy
+def _exponent(value, g, dx, dy, minus_half):  # type: ignore[no-untyped-def]
+    """Log of the falloff; one function without fastmath, so that forward and backward round alike."""
+    return minus_half * (value[g, 2] * dx * dx + value[g, 4] * dy * dy) - value[g, 3] * dx * dy
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath=_SUMS_IN_ANY_ORDER)
-def _blend_bin(
-    b,
-    n_bins_x,
-    bin_start,
-    gaussian_of_slot,
-    footprint,
-    box,
-    channels,
-    background,
-    channel_order,
-    image,
-    transmittance,
-    last_slot,
-):  # type: ignore[no-untyped-def]
-    real = footprint.dtype.type
+def _blend_bin(b, bins, value, box, paint, canvas):  # type: ignore[no-untyped-def]
+    """Blend the list of small tile b."""
+    real = value.dtype.type
     one, minus_half = real(1), real(-0.5)
     max_alpha, min_alpha, min_transmittance = real(MAX_ALPHA), real(MIN_ALPHA), real(MIN_TRANSMITTANCE)
-    n_channels, height, width = image.shape
-    left, top = (b % n_bins_x) * BIN_PX, (b // n_bins_x) * BIN_PX
+    channels = paint.channels
+    n_channels, height, width = canvas.image.shape
+    left, top = (b % bins.n_x) * BIN_PX, (b // bins.n_x) * BIN_PX
     right, bottom = min(left + BIN_PX, width), min(top + BIN_PX, height)
-    colour = np.zeros((BIN_PX * BIN_PX, n_channels), footprint.dtype)
-    remaining = np.ones(BIN_PX * BIN_PX, footprint.dtype)
+    colour = np.zeros((BIN_PX * BIN_PX, n_channels), value.dtype)
+    remaining = np.ones(BIN_PX * BIN_PX, value.dtype)
     is_open = np.ones(BIN_PX * BIN_PX, np.bool_)
     last = np.full(BIN_PX * BIN_PX, -1, np.int64)
     n_open = (right - left) * (bottom - top)
-    for slot in range(bin_start[b], bin_start[b + 1]):
-        g = gaussian_of_slot[slot]
-        u, v, opacity, least = footprint[g, 0], footprint[g, 1], footprint[g, 5], footprint[g, 7]
+    for slot in range(bins.start[b], bins.start[b + 1]):
+        g = bins.gaussian_of_slot[slot]
+        u, v, opacity, least = value[g, 0], value[g, 1], value[g, 5], value[g, 7]
         for y in range(max(top, box[g, 2]), min(bottom, box[g, 3])):
             dy = v - real(y)
             for x in range(max(left, box[g, 0]), min(right, box[g, 1])):
                 p = (y - top) * BIN_PX + x - left
                 if not is_open[p]:
                     continue
-                exponent = _exponent(footprint, g, u - real(x), dy, minus_half)
+                exponent = _exponent(value, g, u - real(x), dy, minus_half)
                 if exponent < least:
                     continue
                 alpha = min(max_alpha, opacity * math.exp(exponent))
@@ -119,88 +100,54 @@ def _blend_bin(
         for x in range(left, right):
             p = (y - top) * BIN_PX + x - left
             for c in range(n_channels):
-                image[channel_order[c], y, x] = colour[p, c] + remaining[p] * background[c]
-            transmittance[y, x] = remaining[p]
-            last_slot[y, x] = last[p]
+                canvas.image[paint.order[c], y, x] = colour[p, c] + remaining[p] * paint.background[c]
+            canvas.transmittance[y, x] = remaining[p]
+            canvas.last_slot[y, x] = last[p]
 
 
 @numba.njit(cache=True, error_model="numpy", parallel=True)
-def blend(
-    schedule,
-    n_bins_x,
-    bin_start,
-    gaussian_of_slot,
-    footprint,
-    box,
-    channels,
-    background,
-    channel_order,
-    image,
-    transmittance,
-    last_slot,
-):  # type: ignore[no-untyped-def]
-    """Blend all small tiles: image (C, H, W), final transmittance (H, W), last contributing slot (H, W; -1 none)."""
+def blend(schedule, bins, value, box, paint, canvas):  # type: ignore[no-untyped-def]
+    """Fill the canvas, one small tile of `schedule` after the other."""
     for i in numba.prange(schedule.shape[0]):
-        _blend_bin(
-            schedule[i],
-            n_bins_x,
-            bin_start,
-            gaussian_of_slot,
-            footprint,
-            box,
-            channels,
-            background,
-            channel_order,
-            image,
-            transmittance,
-            last_slot,
-        )
+        _blend_bin(schedule[i], bins, value, box, paint, canvas)
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath=_SUMS_IN_ANY_ORDER)
-def _unblend_bin(
-    b,
-    n_bins_x,
-    bin_start,
-    row_start,
-    gaussian_of_slot,
-    footprint,
-    box,
-    channels,
-    background,
-    channel_order,
-    n_attached,
-    d_image,
-    transmittance,
-    last_slot,
-    rows,
-):  # type: ignore[no-untyped-def]
-    real = footprint.dtype.type
+def _load_pixels(b, bins, paint, canvas, d_colour, remaining, beyond, last):  # type: ignore[no-untyped-def]
+    """Per pixel of tile b: image gradient, transmittance, gradient times what lies behind, last slot."""
+    n_channels, height, width = canvas.image.shape
+    left, top = (b % bins.n_x) * BIN_PX, (b // bins.n_x) * BIN_PX
+    for y in range(top, min(top + BIN_PX, height)):
+        for x in range(left, min(left + BIN_PX, width)):
+            p = (y - top) * BIN_PX + x - left
+            remaining[p], last[p] = canvas.transmittance[y, x], canvas.last_slot[y, x]
+            for c in range(n_channels):
+                d_colour[p, c] = canvas.image[paint.order[c], y, x]
+            for c in range(paint.n_attached):
+                beyond[p] += d_colour[p, c] * paint.background[c] * remaining[p]
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath=_SUMS_IN_ANY_ORDER)
+def _unblend_bin(b, bins, row_start, value, box, paint, canvas, rows):  # type: ignore[no-untyped-def]
+    """Rows of small tile b, back to front; `canvas.image` holds the image's gradient."""
+    real = value.dtype.type
     one, minus_half = real(1), real(-0.5)
     max_alpha, min_alpha = real(MAX_ALPHA), real(MIN_ALPHA)
-    n_channels, height, width = d_image.shape
-    left, top = (b % n_bins_x) * BIN_PX, (b // n_bins_x) * BIN_PX
+    channels, n_attached = paint.channels, paint.n_attached
+    n_channels, height, width = canvas.image.shape
+    left, top = (b % bins.n_x) * BIN_PX, (b // bins.n_x) * BIN_PX
     right, bottom = min(left + BIN_PX, width), min(top + BIN_PX, height)
-    d_colour = np.zeros((BIN_PX * BIN_PX, n_channels), footprint.dtype)
-    remaining = np.ones(BIN_PX * BIN_PX, footprint.dtype)
-    beyond = np.zeros(BIN_PX * BIN_PX, footprint.dtype)  # dL/dcolour times all that lies behind
+    d_colour = np.zeros((BIN_PX * BIN_PX, n_channels), value.dtype)
+    remaining = np.ones(BIN_PX * BIN_PX, value.dtype)
+    beyond = np.zeros(BIN_PX * BIN_PX, value.dtype)
     last = np.full(BIN_PX * BIN_PX, -1, np.int64)
-    for y in range(top, bottom):
-        for x in range(left, right):
-            p = (y - top) * BIN_PX + x - left
-            remaining[p], last[p] = transmittance[y, x], last_slot[y, x]
-            for c in range(n_channels):
-                d_colour[p, c] = d_image[channel_order[c], y, x]
-            for c in range(n_attached):
-                beyond[p] += d_colour[p, c] * background[c]
-            beyond[p] *= remaining[p]
-    n_rows = row_start[b + 1] - row_start[b]
-    for k in range(n_rows - 1, -1, -1):
-        slot = bin_start[b] + k
+    _load_pixels(b, bins, paint, canvas, d_colour, remaining, beyond, last)
+    for k in range(row_start[b + 1] - row_start[b] - 1, -1, -1):
+        slot = bins.start[b] + k
         row = rows[row_start[b] + k]
         row[:] = real(0)
-        g = gaussian_of_slot[slot]
-        u, v, opacity, least = footprint[g, 0], footprint[g, 1], footprint[g, 5], footprint[g, 7]
+        g = bins.gaussian_of_slot[slot]
+        u, v, opacity, least = value[g, 0], value[g, 1], value[g, 5], value[g, 7]
         m, mx, my, mxx, mxy, myy = real(0), real(0), real(0), real(0), real(0), real(0)
         for y in range(max(top, box[g, 2]), min(bottom, box[g, 3])):
             dy = v - real(y)
@@ -209,7 +156,7 @@ def _unblend_bin(
                 if slot > last[p]:
                     continue
                 dx = u - real(x)
-                exponent = _exponent(footprint, g, dx, dy, minus_half)
+                exponent = _exponent(value, g, dx, dy, minus_half)
                 if exponent < least:
                     continue
                 raw = opacity * math.exp(exponent)
@@ -238,39 +185,10 @@ def _unblend_bin(
 
 
 @numba.njit(cache=True, error_model="numpy", parallel=True)
-def unblend(
-    schedule,
-    n_bins_x,
-    bin_start,
-    row_start,
-    gaussian_of_slot,
-    footprint,
-    box,
-    channels,
-    background,
-    channel_order,
-    n_attached,
-    d_image,
-    transmittance,
-    last_slot,
-    rows,
-):  # type: ignore[no-untyped-def]
-    """Sums over each tile's pixels (rows, C + 6) for every slot that contributed."""
+def unblend(schedule, bins, row_start, value, box, paint, canvas, rows):  # type: ignore[no-untyped-def]
+    """Sums over each tile's pixels (R, C + 6) for the slots that contributed.
+
+    A row: gradients of the channels, then the sums of the exponent's gradient times 1, dx, dy, dx^2, dx dy, dy^2.
+    """
     for i in numba.prange(schedule.shape[0]):
-        _unblend_bin(
-            schedule[i],
-            n_bins_x,
-            bin_start,
-            row_start,
-            gaussian_of_slot,
-            footprint,
-            box,
-            channels,
-            background,
-            channel_order,
-            n_attached,
-            d_image,
-            transmittance,
-            last_slot,
-            rows,
-        )
+        _unblend_bin(schedule[i], bins, row_start, value, box, paint, canvas, rows)

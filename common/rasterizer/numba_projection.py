@@ -1,9 +1,8 @@
 """Numba kernels: Gaussians to footprints on the image, and the published backward of it (SPEC 10).
 
 Kernels that call each other stay in one file: numba's cache does not see changes in other files.
-A footprint is a row of 8 numbers: mean x, y (index units), conic xx, xy, yy, compensated opacity, depth, and the
-exponent below which alpha is surely under 1/255. The camera arrives as one float64 vector `cam`: R (9), t (3),
-focal (2), princpt (2), limits of |x/z| and |y/z| in the Jacobian (2). Arithmetic is float64 for either dtype.
+A parallel kernel only calls others: numba drops its own writes to arrays inside a named tuple.
+Arithmetic is float64 for either dtype, but for the camera coordinates, which decide the depth order.
 """
 
 from __future__ import annotations
@@ -110,40 +109,49 @@ def _pixel_range(centre, variance, power, radius, size):  # type: ignore[no-unty
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _project_one(mean, scale, rotation, opacity, cam, width, height, g, footprint, box):  # type: ignore[no-untyped-def]
-    """Fill row g of footprint and box; the number of small tiles it touches (0: culled)."""
-    x, y, z = _to_camera(mean, cam, g)
-    if not z > float(mean.dtype.type(NEAR_M)):
+def _project_one(geometry, width, height, g, value, box):  # type: ignore[no-untyped-def]
+    """Fill row g of the footprints; the number of small tiles it touches (0: culled)."""
+    cam = geometry.cam
+    x, y, z = _to_camera(geometry.mean, cam, g)
+    if not z > float(geometry.mean.dtype.type(NEAR_M)):
         return 0
     row_x, row_y, _, _ = _jacobian(x, y, z, cam)
-    w, qx, qy, qz, _ = _quaternion(rotation, g)
-    s = _scales(scale, g)
-    xx, xy, yy = _gram(_rotate_row(row_x, w, qx, qy, qz), _rotate_row(row_y, w, qx, qy, qz), s)
-    coefficient, _, det = _compensation(xx, xy, yy)
-    value = coefficient if opacity.shape[0] == 0 else coefficient * float(opacity[g])
+    w, qx, qy, qz, _ = _quaternion(geometry.rotation, g)
+    p, q = _rotate_row(row_x, w, qx, qy, qz), _rotate_row(row_y, w, qx, qy, qz)
+    xx, xy, yy = _gram(p, q, _scales(geometry.scale, g))
+    opacity, _, det = _compensation(xx, xy, yy)
+    if geometry.opacity.shape[0] > 0:
+        opacity *= float(geometry.opacity[g])
     u, v = cam[12] * x / z + cam[14] - 0.5, cam[13] * y / z + cam[15] - 0.5
-    if not (value >= MIN_ALPHA and math.isfinite(u) and math.isfinite(v) and math.isfinite(det)):
+    if not (opacity >= MIN_ALPHA and math.isfinite(u) and math.isfinite(v) and math.isfinite(det)):
         return 0
     a, c = xx + FILTER_PX2, yy + FILTER_PX2
     middle = 0.5 * (a + c)
     radius = math.ceil(3.0 * math.sqrt(middle + math.sqrt(max(0.1, middle * middle - det))))
-    power = -math.log(value / MIN_ALPHA) - MARGIN_POWER
-    x0, x1 = _pixel_range(u, a, power, radius, width)
-    y0, y1 = _pixel_range(v, c, power, radius, height)
+    least = -math.log(opacity / MIN_ALPHA) - MARGIN_POWER
+    x0, x1 = _pixel_range(u, a, least, radius, width)
+    y0, y1 = _pixel_range(v, c, least, radius, height)
     if x0 >= x1 or y0 >= y1:
         return 0
-    footprint[g, 0], footprint[g, 1] = u, v
-    footprint[g, 2], footprint[g, 3], footprint[g, 4] = c / det, -xy / det, a / det
-    footprint[g, 5], footprint[g, 6], footprint[g, 7] = value, z, power
+    value[g, 0], value[g, 1] = u, v
+    value[g, 2], value[g, 3], value[g, 4] = c / det, -xy / det, a / det
+    value[g, 5], value[g, 6], value[g, 7] = opacity, z, least
     box[g, 0], box[g, 1], box[g, 2], box[g, 3] = x0, x1, y0, y1
     return ((x1 - 1) // BIN_PX - x0 // BIN_PX + 1) * ((y1 - 1) // BIN_PX - y0 // BIN_PX + 1)
 
 
+@numba.njit(cache=True, error_model="numpy")
+def _project_chunk(geometry, width, height, first, last, footprints):  # type: ignore[no-untyped-def]
+    for g in range(first, last):
+        footprints.n_bins[g] = _project_one(geometry, width, height, g, footprints.value, footprints.box)
+
+
 @numba.njit(cache=True, error_model="numpy", parallel=True)
-def project(mean, scale, rotation, opacity, cam, width, height, footprint, box, n_bins):  # type: ignore[no-untyped-def]
-    """Footprints (N, 8), pixel boxes (N, 4: x0, x1, y0, y1) and numbers of small tiles touched (N,)."""
-    for g in numba.prange(mean.shape[0]):
-        n_bins[g] = _project_one(mean, scale, rotation, opacity, cam, width, height, g, footprint, box)
+def project(n_chunks, geometry, width, height, footprints):  # type: ignore[no-untyped-def]
+    """Fill the footprints on an image of width x height."""
+    n = footprints.n_bins.shape[0]
+    for i in numba.prange(n_chunks):
+        _project_chunk(geometry, width, height, i * n // n_chunks, (i + 1) * n // n_chunks, footprints)
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -215,61 +223,52 @@ def _quaternion_gradient(row_x, row_y, dq_x, dq_y, unit, norm):  # type: ignore[
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _unproject_one(
-    mean, scale, rotation, opacity, cam, g, d_footprint, d_mean, d_scale, d_rotation, d_opacity
-):  # type: ignore[no-untyped-def]
+def _unproject_one(geometry, g, d_footprint, gradients):  # type: ignore[no-untyped-def]
     """Gradients of Gaussian g from those of its footprint (mean x, y, conic xx, xy, yy, opacity)."""
-    d_u, d_v, d0, d1, d2, d_value = d_footprint
-    x, y, z = _to_camera(mean, cam, g)
+    cam, scale = geometry.cam, geometry.scale
+    d_u, d_v, d_xx, d_xy, d_yy, d_opacity = d_footprint
+    x, y, z = _to_camera(geometry.mean, cam, g)
     row_x, row_y, jx, jy = _jacobian(x, y, z, cam)
-    w, qx, qy, qz, norm = _quaternion(rotation, g)
+    w, qx, qy, qz, norm = _quaternion(geometry.rotation, g)
     p, q = _rotate_row(row_x, w, qx, qy, qz), _rotate_row(row_y, w, qx, qy, qz)
-    s = _scales(scale, g)
-    xx, xy, yy = _gram(p, q, s)
-    d_coefficient = d_value
-    if opacity.shape[0] > 0:
-        d_opacity[g] = d_value * _compensation(xx, xy, yy)[0]
-        d_coefficient = d_value * float(opacity[g])
-    dxx, dxy, dyy = _covariance_gradient(xx, xy, yy, (d0, d1, d2), d_coefficient)
-    k0, k1, k2 = s[0] * s[0], s[1] * s[1], s[2] * s[2]
-    dp = (
-        (2 * dxx * p[0] + dxy * q[0]) * k0,
-        (2 * dxx * p[1] + dxy * q[1]) * k1,
-        (2 * dxx * p[2] + dxy * q[2]) * k2,
-    )
-    dq = (
-        (2 * dyy * q[0] + dxy * p[0]) * k0,
-        (2 * dyy * q[1] + dxy * p[1]) * k1,
-        (2 * dyy * q[2] + dxy * p[2]) * k2,
-    )
-    ds0 = 2 * s[0] * (dxx * p[0] * p[0] + dxy * p[0] * q[0] + dyy * q[0] * q[0])
-    ds1 = 2 * s[1] * (dxx * p[1] * p[1] + dxy * p[1] * q[1] + dyy * q[1] * q[1])
-    ds2 = 2 * s[2] * (dxx * p[2] * p[2] + dxy * p[2] * q[2] + dyy * q[2] * q[2])
+    s0, s1, s2 = _scales(scale, g)
+    xx, xy, yy = _gram(p, q, (s0, s1, s2))
+    if geometry.opacity.shape[0] > 0:
+        gradients.opacity[g] = d_opacity * _compensation(xx, xy, yy)[0]
+        d_opacity *= float(geometry.opacity[g])
+    a, b, c = _covariance_gradient(xx, xy, yy, (d_xx, d_xy, d_yy), d_opacity)
+    ds0 = 2 * s0 * (a * p[0] * p[0] + b * p[0] * q[0] + c * q[0] * q[0])
+    ds1 = 2 * s1 * (a * p[1] * p[1] + b * p[1] * q[1] + c * q[1] * q[1])
+    ds2 = 2 * s2 * (a * p[2] * p[2] + b * p[2] * q[2] + c * q[2] * q[2])
     if scale.shape[1] == 1:
-        d_scale[g, 0] = ds0 + ds1 + ds2
+        gradients.scale[g, 0] = ds0 + ds1 + ds2
     else:
-        d_scale[g, 0], d_scale[g, 1], d_scale[g, 2] = ds0, ds1, ds2
-    if rotation.shape[0] > 0:
-        gradient = _quaternion_gradient(row_x, row_y, dp, dq, (w, qx, qy, qz), norm)
-        d_rotation[g, 0], d_rotation[g, 1], d_rotation[g, 2], d_rotation[g, 3] = gradient
+        gradients.scale[g, 0], gradients.scale[g, 1], gradients.scale[g, 2] = ds0, ds1, ds2
+    k0, k1, k2 = s0 * s0, s1 * s1, s2 * s2
+    dp = (k0 * (2 * a * p[0] + b * q[0]), k1 * (2 * a * p[1] + b * q[1]), k2 * (2 * a * p[2] + b * q[2]))
+    dq = (k0 * (2 * c * q[0] + b * p[0]), k1 * (2 * c * q[1] + b * p[1]), k2 * (2 * c * q[2] + b * p[2]))
+    if geometry.rotation.shape[0] > 0:
+        dw, dx, dy, dz = _quaternion_gradient(row_x, row_y, dp, dq, (w, qx, qy, qz), norm)
+        d_rotation = gradients.rotation[g]
+        d_rotation[0], d_rotation[1], d_rotation[2], d_rotation[3] = dw, dx, dy, dz
     d_row_x, d_row_y = _rotate_row(dp, w, -qx, -qy, -qz), _rotate_row(dq, w, -qx, -qy, -qz)
     dx, dy, dz = _camera_gradient((x, y, z), (jx, jy), d_row_x, d_row_y, d_u, d_v, cam)
-    d_mean[g, 0] = cam[0] * dx + cam[3] * dy + cam[6] * dz
-    d_mean[g, 1] = cam[1] * dx + cam[4] * dy + cam[7] * dz
-    d_mean[g, 2] = cam[2] * dx + cam[5] * dy + cam[8] * dz
+    gradients.mean[g, 0] = cam[0] * dx + cam[3] * dy + cam[6] * dz
+    gradients.mean[g, 1] = cam[1] * dx + cam[4] * dy + cam[7] * dz
+    gradients.mean[g, 2] = cam[2] * dx + cam[5] * dy + cam[8] * dz
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _gather_one(g, pairs, n_bins_x, bin_start, row_start, slot_of_pair, footprint, box, rows, total):  # type: ignore[no-untyped-def]
+def _add_rows(g, bins, row_start, box, rows, total):  # type: ignore[no-untyped-def]
     """Add up the rows of Gaussian g; whether it has any."""
     left, right = box[g, 0] // BIN_PX, (box[g, 1] - 1) // BIN_PX
     n_columns = right - left + 1
     total[:] = 0.0
     is_used = False
-    for pair in range(pairs[g], pairs[g + 1]):
-        k = pair - pairs[g]
-        b = (box[g, 2] // BIN_PX + k // n_columns) * n_bins_x + left + k % n_columns
-        r = slot_of_pair[pair] - bin_start[b] + row_start[b]
+    for pair in range(bins.first_pair[g], bins.first_pair[g + 1]):
+        k = pair - bins.first_pair[g]
+        b = (box[g, 2] // BIN_PX + k // n_columns) * bins.n_x + left + k % n_columns
+        r = bins.slot_of_pair[pair] - bins.start[b] + row_start[b]
         if r < row_start[b + 1]:
             is_used = True
             for c in range(total.shape[0]):
@@ -277,52 +276,34 @@ def _gather_one(g, pairs, n_bins_x, bin_start, row_start, slot_of_pair, footprin
     return is_used
 
 
+@numba.njit(cache=True, error_model="numpy")
+def _gather_chunk(geometry, value, box, bins, row_start, rows, order, first, last, gradients):  # type: ignore[no-untyped-def]
+    n_channels = order.shape[0]
+    total = np.zeros(n_channels + N_MOMENTS)
+    for g in range(first, last):
+        if bins.first_pair[g] == bins.first_pair[g + 1]:
+            continue
+        if not _add_rows(g, bins, row_start, box, rows, total):
+            continue
+        for c in range(n_channels):
+            gradients.channels[g, order[c]] = total[c]
+        m, mx, my = total[n_channels], total[n_channels + 1], total[n_channels + 2]
+        xx, xy, yy = float(value[g, 2]), float(value[g, 3]), float(value[g, 4])
+        d_footprint = (
+            -(xx * mx + xy * my),
+            -(xy * mx + yy * my),
+            -0.5 * total[n_channels + 3],
+            -total[n_channels + 4],
+            -0.5 * total[n_channels + 5],
+            m / float(value[g, 5]),
+        )
+        _unproject_one(geometry, g, d_footprint, gradients)
+
+
 @numba.njit(cache=True, error_model="numpy", parallel=True)
-def gather(
-    n_chunks,
-    pairs,
-    n_bins_x,
-    bin_start,
-    row_start,
-    slot_of_pair,
-    footprint,
-    box,
-    rows,
-    mean,
-    scale,
-    rotation,
-    opacity,
-    cam,
-    channel_order,
-    d_mean,
-    d_scale,
-    d_rotation,
-    d_opacity,
-    d_channels,
-):  # type: ignore[no-untyped-def]
-    """Rows to gradients of the Gaussians; gradients arrive as zeros."""
-    n, n_channels = d_channels.shape
-    for chunk in numba.prange(n_chunks):
-        total = np.zeros(n_channels + N_MOMENTS)
-        for g in range(chunk * n // n_chunks, (chunk + 1) * n // n_chunks):
-            if pairs[g] == pairs[g + 1]:
-                continue
-            if not _gather_one(
-                g, pairs, n_bins_x, bin_start, row_start, slot_of_pair, footprint, box, rows, total
-            ):
-                continue
-            for c in range(n_channels):
-                d_channels[g, channel_order[c]] = total[c]
-            m, mx, my = total[n_channels], total[n_channels + 1], total[n_channels + 2]
-            xx, xy, yy = float(footprint[g, 2]), float(footprint[g, 3]), float(footprint[g, 4])
-            d_footprint = (
-                -(xx * mx + xy * my),
-                -(xy * mx + yy * my),
-                -0.5 * total[n_channels + 3],
-                -total[n_channels + 4],
-                -0.5 * total[n_channels + 5],
-                m / float(footprint[g, 5]),
-            )
-            _unproject_one(
-                mean, scale, rotation, opacity, cam, g, d_footprint, d_mean, d_scale, d_rotation, d_opacity
-            )
+def gather(n_chunks, geometry, value, box, bins, row_start, rows, order, gradients):  # type: ignore[no-untyped-def]
+    """Rows of `unblend` to gradients of the Gaussians, which arrive as zeros; `order`: place of each channel."""
+    n = gradients.channels.shape[0]
+    for i in numba.prange(n_chunks):
+        first, last = i * n // n_chunks, (i + 1) * n // n_chunks
+        _gather_chunk(geometry, value, box, bins, row_start, rows, order, first, last, gradients)
