@@ -56,6 +56,16 @@ class PosedAvatar:
 class Avatar(nn.Module):
     """Parameters and posing of one person; `state_dict` has the published `persona.*` keys (SPEC 5)."""
 
+    shape_param: Tensor  # (100,)
+    face_offset: Tensor  # (V, 3) metres
+    joint_offset: Tensor  # (55, 3) metres
+    neutral_vertices: Tensor  # (N, 3) metres, neutral pose with identity, closed jaw
+    zero_pose_joints: Tensor  # (55, 3) metres
+    neutral_to_zero: Tensor  # (55, 4, 4) joint transforms from the neutral to the zero pose
+    triplane_points: Tensor  # (N, 3) in [-1, 1] inside the planes' cube
+    diffused_index: Tensor  # Gaussians that take their weights from the field: neither hands nor face
+    moving_index: Tensor  # Gaussians that the pose can move: neither hands, expression nor eyes
+
     def __init__(
         self,
         config: AvatarConfig,
@@ -107,10 +117,10 @@ class Avatar(nn.Module):
         template = interpolate(body.neutral_vertices(None, jaw_open=True))
         parts = body.parts_high
         constants = {
-            "neutral_vertices": interpolate(body.neutral_vertices(identity, jaw_open=False)),  # (N, 3)
-            "zero_pose_joints": joints,  # (55, 3)
-            "neutral_to_zero": torch.linalg.inv(to_neutral),  # (55, 4, 4)
-            "triplane_points": (template - template.mean(0)) / (self.config.triplane_extent_m / 2),  # (N, 3)
+            "neutral_vertices": interpolate(body.neutral_vertices(identity, jaw_open=False)),
+            "zero_pose_joints": joints,
+            "neutral_to_zero": torch.linalg.inv(to_neutral),
+            "triplane_points": (template - template.mean(0)) / (self.config.triplane_extent_m / 2),
             "diffused_index": (~(parts.hand | parts.face)).nonzero().squeeze(1),
             "moving_index": (~(parts.hand | parts.expression | parts.eye)).nonzero().squeeze(1),
         }
@@ -148,6 +158,7 @@ class Avatar(nn.Module):
         first layer takes one of 55 values and is computed once a joint.
         """
         first, *rest = self.mean_offset_offset_net
+        assert isinstance(first, nn.Linear)
         dominant = weights.detach()[self.moving_index].argmax(1)
         pose_6d = rotation_to_6d(pose.body_rotation.detach())  # (21, 6)
         seen = self.body.kinematic_reach[:, 1 : 1 + N_BODY_POSE, None] * pose_6d  # (55, 21, 6)

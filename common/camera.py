@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class Camera:
             width=width,
         )
 
-    def to(self, *args: torch.device | torch.dtype | str) -> Camera:
+    def to(self, *args: Any) -> Camera:
         """The same camera on another device or dtype."""
         return replace(
             self,

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from common.avatar import PosedAvatar
 from common.body_model.body import BodyModel
+from common.boundary import MASK_THRESHOLD
 from common.io.array import write_array
 from common.io.image import to_uint8, write_image
 from common.io.ply import write_mesh
-from common.renders import MASK_THRESHOLD, over, render_view
+from common.renders import over, render_view
 from data.dataset import Frame
 
 

@@ -14,6 +14,8 @@ from common.losses import Perceptual
 from common.mesh import laplacian
 from common.renders import (
     BodyRender,
+    BoundarySettings,
+    PhotoRenders,
     TrainingRenders,
     over,
     render_fit,
@@ -80,12 +82,13 @@ class Objective:
             frame.camera,
             self.initial_rgb,
             frame.face_camera if frame.is_captured else None,
-            (config.boundary_threshold, config.boundary_ratio, config.boundary_ratio_patch),
+            BoundarySettings(config.boundary_threshold, config.boundary_ratio, config.boundary_ratio_patch),
         )
+        photo = renders.photo
         terms = (
-            self._captured_terms(renders, frame)
-            if frame.is_captured
-            else self._generated_terms(renders, frame)
+            self._generated_terms(renders, frame)
+            if photo is None
+            else self._captured_terms(renders, photo, frame)
         )
         return {**terms, **self._part_terms(renders, frame), **self.smoothness_terms(posed, renders)}
 
@@ -131,11 +134,9 @@ class Objective:
         terms["geo_refined"] = self._geometry(renders.refined, frame, 1.0)
         return losses.reduce_terms(terms, self._factors(terms))
 
-    def _captured_terms(self, renders: TrainingRenders, frame: Frame) -> Losses:
+    def _captured_terms(self, renders: TrainingRenders, photo: PhotoRenders, frame: Frame) -> Losses:
         """Image and geometry terms of a photo; image terms are weakened on its depth boundaries."""
-        assert renders.boundaries is not None and renders.patch is not None and renders.mesh is not None
-        assert renders.mesh.patch_face_mask is not None
-        base, refined, patch, boundaries = renders.base, renders.refined, renders.patch, renders.boundaries
+        base, refined, patch, boundaries = renders.base, renders.refined, photo.patch, photo.boundaries
         image, face_patch = frame.image, frame.face_patch
         face_image = over(patch.image, patch.mask, face_patch)
         terms = self._image_losses(
@@ -161,7 +162,7 @@ class Objective:
         )
         terms["geo"] = self._geometry(base, frame, self.config.captured_geometry)
         terms["geo_refined"] = self._geometry(refined, frame, self.config.captured_geometry)
-        terms["patch_mask_face"] = losses.absolute_difference(patch.mask, renders.mesh.patch_face_mask)
+        terms["patch_mask_face"] = losses.absolute_difference(patch.mask, photo.patch_face_mask)
         terms["patch_face_geo"] = losses.absolute_difference(
             over(patch.image_initial, patch.mask, face_patch), face_patch
         )
@@ -169,19 +170,17 @@ class Objective:
 
     def _part_terms(self, renders: TrainingRenders, frame: Frame) -> Losses:
         """Hands on generated frames, face on photos, eyes on both."""
-        assert renders.face is not None and renders.hands is not None and renders.mesh is not None
         face = renders.face
-        terms = {"mask_eye": losses.absolute_difference(face.eye_mask, renders.mesh.eye_mask)}
+        terms = {"mask_eye": losses.absolute_difference(face.eye_mask, renders.eye_mesh_mask)}
         if frame.is_captured:
             face_image = over(face.image_initial, face.mask, frame.image)
             terms["face_geo"] = losses.absolute_difference(face_image, frame.image)
         else:
-            terms["mask_hand"] = losses.absolute_difference(renders.hands.mask, renders.mesh.hand_mask)
+            terms["mask_hand"] = losses.absolute_difference(renders.hands.mask, renders.hand_mesh_mask)
         return losses.reduce_terms(terms, self._factors(terms))
 
     def smoothness_terms(self, posed: PosedAvatar, renders: TrainingRenders) -> Losses:
         """Laplacian terms and the colour priors of hands and mouth."""
-        assert renders.hands is not None
         body, avatar, smoothness = self.body, self.avatar, self.smoothness
         parts, rgb = body.parts_high, posed.appearance.rgb
 

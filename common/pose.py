@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
-import roma
 import torch
 from torch import Tensor
 
@@ -25,7 +25,7 @@ class SmplxParams:
     expr: Tensor  # (50,)
     trans: Tensor  # (3,)
 
-    def to(self, *args: torch.device | torch.dtype | str) -> SmplxParams:
+    def to(self, *args: Any) -> SmplxParams:
         """The same parameters on another device or dtype."""
         return SmplxParams(**{f.name: getattr(self, f.name).to(*args) for f in fields(self)})
 
@@ -52,12 +52,14 @@ class SmplxPose:
     @staticmethod
     def from_params(params: SmplxParams) -> SmplxPose:
         """Matrix form of axis-angle parameters."""
+        import roma  # late: importing it is slow
+
         axis_angle = torch.cat([getattr(params, name).reshape(-1, 3) for name in POSE_PARAMS])
         if axis_angle.shape != (N_JOINTS, 3):
             raise ValueError(f"pose parameters give {tuple(axis_angle.shape)} rotations, expected (55, 3)")
         return SmplxPose(roma.rotvec_to_rotmat(axis_angle), params.expr, params.trans)
 
-    def to(self, *args: torch.device | torch.dtype | str) -> SmplxPose:
+    def to(self, *args: Any) -> SmplxPose:
         """The same pose on another device or dtype."""
         return SmplxPose(self.rotation.to(*args), self.expr.to(*args), self.trans.to(*args))
 
@@ -69,5 +71,7 @@ def rotation_to_6d(rotation: Tensor) -> Tensor:
 
 def rotation_from_6d(six: Tensor) -> Tensor:
     """Rotation matrices (..., 3, 3) whose first two rows are the orthonormalised halves of (..., 6)."""
+    import roma
+
     columns = six.reshape(*six.shape[:-1], 2, 3).transpose(-1, -2)
     return roma.special_gramschmidt(columns).transpose(-1, -2)

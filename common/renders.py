@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from common.avatar import PosedAvatar
 from common.body_model.body import BodyModel
+from common.boundary import boundary_map
 from common.camera import Camera
 from common.gaussians import Gaussians
 from common.mesh import vertex_normals
 from common.rasterizer import interpolate_mesh, rasterize, rasterize_mesh
-
-MASK_THRESHOLD = 0.9  # a pixel belongs to the avatar where its mask is above this
 
 
 @dataclass(frozen=True)
@@ -197,45 +195,6 @@ def face_mesh_masks(vertices: Tensor, body: BodyModel, camera: Camera, closed_mo
     return mesh_masks(vertices, faces, camera, attributes)
 
 
-def sobel_magnitude(image: Tensor) -> Tensor:
-    """Mean over channels of the Sobel gradient's norm (kernel / 8, replicate padding): (C, H, W) -> (H, W)."""
-    kernel = image.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
-    kernels = torch.stack([kernel, kernel.T])[:, None]
-    gradient = F.conv2d(F.pad(image[:, None], (1, 1, 1, 1), mode="replicate"), kernels)  # (C, 2, H, W)
-    return gradient.square().sum(1).sqrt().mean(0)
-
-
-def dilation_kernel_size(mask: Tensor, ratio: float) -> int:
-    """Odd kernel size, `ratio` of the larger side of the box around mask > 0.9; 0 where that box is empty."""
-    rows, columns = (mask.squeeze(0) > MASK_THRESHOLD).nonzero(as_tuple=True)
-    if len(rows) == 0:
-        return 0
-    side = max(int(rows.max() - rows.min()), int(columns.max() - columns.min())) + 1
-    size = round(ratio * side)
-    return size + 1 if size % 2 == 0 else size
-
-
-def dilate(mask: Tensor, kernel_size: int) -> Tensor:
-    """Dilation of a 0/1 mask (1, H, W) by a square of odd size; size 0 or 1 changes nothing."""
-    if kernel_size <= 1:
-        return mask
-    return F.max_pool2d(mask[None], kernel_size, stride=1, padding=kernel_size // 2)[0]
-
-
-@torch.no_grad()
-def boundary_map(
-    positions: Tensor, mask: Tensor, face_mask: Tensor, threshold: float, ratio: float
-) -> Tensor:
-    """Depth-boundary map (1, H, W) of 0 and 1 (SPEC 11).
-
-    positions (3, H, W): rendered boundary_channel; mask (1, H, W): rendered mask whose box sets the dilation;
-    face_mask (1, H, W): mesh face mask with closed mouth, whose pixels are no boundary.
-    """
-    is_boundary = sobel_magnitude(positions)[None] > threshold
-    is_face = face_mask > MASK_THRESHOLD
-    return dilate((is_boundary & ~is_face).to(mask.dtype), dilation_kernel_size(mask, ratio))
-
-
 @dataclass(frozen=True)
 class Boundaries:
     """Boundary maps of one photo."""
@@ -246,25 +205,42 @@ class Boundaries:
 
 
 @dataclass(frozen=True)
-class MeshTargets:
-    """Mesh renders that the Gaussians are held to; constants."""
+class PhotoRenders:
+    """What only photos need: the face patch and the depth boundaries."""
 
-    hand_mask: Tensor  # (2, H, W) right, left
-    eye_mask: Tensor  # (1, H, W)
-    patch_face_mask: Tensor | None = None  # (1, h, w)
+    patch: FaceRender
+    patch_face_mask: Tensor  # (1, h, w) of the mesh, constant
+    boundaries: Boundaries
+
+
+@dataclass(frozen=True)
+class FitRenders:
+    """All that pose fitting needs of one frame."""
+
+    base: BodyRender
+    refined: BodyRender
 
 
 @dataclass(frozen=True)
 class TrainingRenders:
-    """All that the losses need of one frame; the optional parts exist where the frame has use for them."""
+    """All that the training losses need of one frame."""
 
     base: BodyRender
     refined: BodyRender
-    face: FaceRender | None = None
-    hands: HandRender | None = None
-    mesh: MeshTargets | None = None
-    patch: FaceRender | None = None
-    boundaries: Boundaries | None = None
+    face: FaceRender
+    hands: HandRender
+    hand_mesh_mask: Tensor  # (2, H, W) right, left, constant
+    eye_mesh_mask: Tensor  # (1, H, W) constant
+    photo: PhotoRenders | None  # of captured frames
+
+
+@dataclass(frozen=True)
+class BoundarySettings:
+    """How depth boundaries are found (SPEC 11)."""
+
+    threshold: float  # Sobel magnitude of rendered positions
+    ratio: float  # dilation as a fraction of the mask box's larger side, image
+    ratio_patch: float  # the same, face patch
 
 
 def render_view(gaussians: Gaussians, body: BodyModel, camera: Camera) -> dict[str, Tensor]:
@@ -274,13 +250,13 @@ def render_view(gaussians: Gaussians, body: BodyModel, camera: Camera) -> dict[s
     return rendered
 
 
-def render_fit(posed: PosedAvatar, body: BodyModel, camera: Camera) -> TrainingRenders:
-    """The renders of pose fitting: base and refined body."""
+def render_fit(posed: PosedAvatar, body: BodyModel, camera: Camera) -> FitRenders:
+    """The renders of pose fitting, in one pass each for base and refined avatar."""
     base, refined = (
         body_render(render(gaussians, camera, body_channels(gaussians, posed, body, camera)))
         for gaussians in (posed.base, posed.refined)
     )
-    return TrainingRenders(base, refined)
+    return FitRenders(base, refined)
 
 
 def render_training(
@@ -290,13 +266,12 @@ def render_training(
     camera: Camera,
     initial_rgb: Tensor,
     face_camera: Camera | None,
-    thresholds: tuple[float, float, float],
+    boundary: BoundarySettings,
 ) -> TrainingRenders:
-    """The renders of a training step: one pass each for base, refined, either hand and, on photos, the face patch.
+    """The renders of a training step: a pass each for base, refined, either hand and, on photos, the face patch.
 
     `body_vertices` (V, 3): the SMPL-X function's vertices in world space, for the mesh masks, constants;
-    `face_camera` is given for captured frames only; `thresholds` are the boundary threshold and the dilation
-    ratios of image and patch.
+    `face_camera` is given for captured frames only.
     """
     base_channels = {
         **body_channels(posed.base, posed, body, camera),
@@ -308,38 +283,31 @@ def render_training(
         refined_channels["position"] = boundary_channel(posed.refined_neutral)
     base = render(posed.base, camera, base_channels)
     refined = render(posed.refined, camera, refined_channels)
-
-    vertices = body_vertices.detach()
-    hand_mask = hand_mesh_mask(vertices, body, camera)
-    renders = TrainingRenders(
+    photo = None
+    if face_camera is not None:
+        closed_face = face_mesh_masks(body_vertices, body, camera, closed_mouth=True)[:1]
+        patch = _render_patch(posed, body, face_camera, initial_rgb)
+        closed_patch_face = face_mesh_masks(body_vertices, body, face_camera, closed_mouth=True)[:1]
+        boundaries = Boundaries(
+            base=_boundary(base, closed_face, boundary.threshold, boundary.ratio),
+            refined=_boundary(refined, closed_face, boundary.threshold, boundary.ratio),
+            patch=_boundary(patch, closed_patch_face, boundary.threshold, boundary.ratio_patch),
+        )
+        patch_face_mask = face_mesh_masks(body_vertices, body, face_camera)[:1]
+        photo = PhotoRenders(face_render(patch), patch_face_mask, boundaries)
+    return TrainingRenders(
         base=body_render(base),
         refined=body_render(refined),
         face=face_render(base),
         hands=render_hands(posed.base, body, camera),
-        mesh=MeshTargets(hand_mask, face_mesh_masks(vertices, body, camera)[1:]),
+        hand_mesh_mask=hand_mesh_mask(body_vertices, body, camera),
+        eye_mesh_mask=face_mesh_masks(body_vertices, body, camera)[1:],
+        photo=photo,
     )
-    if face_camera is None:
-        return renders
 
-    threshold, ratio, ratio_patch = thresholds
-    closed_face = face_mesh_masks(vertices, body, camera, closed_mouth=True)[:1]
-    patch = _render_patch(posed, body, face_camera, initial_rgb)
-    return replace(
-        renders,
-        patch=face_render(patch),
-        mesh=MeshTargets(hand_mask, renders.mesh.eye_mask, face_mesh_masks(vertices, body, face_camera)[:1]),
-        boundaries=Boundaries(
-            base=boundary_map(base["position"], base["mask"], closed_face, threshold, ratio),
-            refined=boundary_map(refined["position"], refined["mask"], closed_face, threshold, ratio),
-            patch=boundary_map(
-                patch["position"],
-                patch["mask"],
-                face_mesh_masks(vertices, body, face_camera, closed_mouth=True)[:1],
-                threshold,
-                ratio_patch,
-            ),
-        ),
-    )
+
+def _boundary(rendered: Mapping[str, Tensor], face_mask: Tensor, threshold: float, ratio: float) -> Tensor:
+    return boundary_map(rendered["position"], rendered["mask"], face_mask, threshold, ratio)
 
 
 def _render_patch(

@@ -34,7 +34,9 @@ def load_body(golden: Golden, golden_path: GoldenPath) -> BodyModel:
     """The golden body, subdivided twice, with the stored neighbour lists."""
     operators = golden("02_mesh_operators.npz")
     low, high = (
-        NeighbourLists(tensor(operators[f"neighbor_idx_{level}"]), tensor(operators[f"neighbor_weight_{level}"]))
+        NeighbourLists(
+            tensor(operators[f"neighbor_idx_{level}"]), tensor(operators[f"neighbor_weight_{level}"])
+        )
         for level in ("lr", "hr")
     )
     data = load_body_data(golden_path("assets/human_model_files"), "male")

@@ -32,7 +32,9 @@ class Case:
         avatar = scene.load_avatar(body, field, state)
         split, index = self.expected["split"], self.expected["frame_idx"]
         stored = {
-            f"smplx_param_dict.smplx_params.{split}.{index}.{name.removeprefix('smplx6d.')}": scene.tensor(value)
+            f"smplx_param_dict.smplx_params.{split}.{index}.{name.removeprefix('smplx6d.')}": scene.tensor(
+                value
+            )
             for name, value in self.arrays.items()
             if name.startswith("smplx6d.")
         }
@@ -101,7 +103,9 @@ def test_gradient_of_every_term(cases, mode):
                     failures.append(f"{term} {name}: expected none, got {float(ours.abs().max()):.1e}")
             elif not (term == "lap_mean_refined" and name in RIGID):
                 reference = scene.tensor(case.arrays[f"term.{term}.{name}"])
-                close = (ours - reference).abs() < 1e-3 * reference.square().mean().sqrt() + 1e-3 * reference.abs()
+                close = (
+                    ours - reference
+                ).abs() < 1e-3 * reference.square().mean().sqrt() + 1e-3 * reference.abs()
                 error = scene.relative_error(ours, reference)
                 is_pose = name.startswith("smplx6d")
                 agrees = error < 1e-3 or (error < 3.5e-2 and (is_pose or close.float().mean() > 0.97))

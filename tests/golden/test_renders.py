@@ -1,0 +1,179 @@
+"""Every render of the avatar against the published system's (golden 07).
+
+Images agree to 1e-6 on average. Single pixels may differ by up to 3e-2, where a Gaussian's alpha sits on 1/255, T on
+1e-4, or two Gaussians have one depth; so the fraction of such pixels is bounded, not the largest difference alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from common.avatar import Avatar
+from common.boundary import boundary_map, dilation_kernel_size, sobel_magnitude
+from common.pose import SmplxPose
+from common.renders import (
+    BoundarySettings,
+    boundary_channel,
+    face_mesh_masks,
+    hand_mesh_mask,
+    over,
+    render,
+    render_training,
+    render_view,
+)
+from main.config import LossConfig
+from tests.golden import scene
+
+FRAMES = ("captured", "generated_identity_cam")
+LOSS = LossConfig()
+
+
+@pytest.fixture(scope="module")
+def avatar(golden, golden_path) -> Avatar:
+    body = scene.load_body(golden, golden_path)
+    return scene.load_avatar(body, scene.load_field(golden), golden("05_persona_state.npz"))
+
+
+class Rendered:
+    """This project's renders of one golden frame, under the golden names."""
+
+    def __init__(self, frame, golden, avatar) -> None:
+        arrays = golden(f"07_renders_{frame}.npz")
+        body = avatar.body
+        _, height, width = arrays["img_black"].shape
+        _, patch_height, patch_width = arrays["patch_face_img"].shape
+        self.arrays = arrays
+        self.camera = scene.camera_of(arrays, height, width)
+        face_camera = scene.camera_of(arrays, patch_height, patch_width, "cam_face")
+        image, face_patch = (scene.tensor(arrays[name]) for name in ("captured_img", "captured_face_patch"))
+        initial = torch.sigmoid(scene.tensor(golden("06_texture_init.npz")["rgb_orig_logit"]))
+        pose = SmplxPose.from_params(scene.params_of(arrays))
+        with torch.no_grad():
+            self.posed = avatar(pose, self.camera)
+            self.vertices = avatar.body_vertices(pose, self.camera)
+            settings = BoundarySettings(
+                LOSS.boundary_threshold, LOSS.boundary_ratio, LOSS.boundary_ratio_patch
+            )
+            renders = render_training(
+                self.posed, self.vertices, body, self.camera, initial, face_camera, settings
+            )
+            self.view = render_view(self.posed.base, body, self.camera)
+            self.positions = render(
+                self.posed.base, self.camera, {"position": boundary_channel(self.posed.base_neutral)}
+            )["position"]
+            self.closed_face, _ = face_mesh_masks(self.vertices, body, self.camera, closed_mouth=True).split(
+                1
+            )
+            self.open_face, _ = face_mesh_masks(self.vertices, body, self.camera).split(1)
+            identity = replace(self.camera, R=torch.eye(3), t=torch.zeros(3))
+            self.hand_mesh_world_as_camera = hand_mesh_mask(self.vertices, body, identity)
+        base, refined, face, hands, photo = (
+            renders.base,
+            renders.refined,
+            renders.face,
+            renders.hands,
+            renders.photo,
+        )
+        assert photo is not None
+        patch, self.boundaries = photo.patch, photo.boundaries
+        self.images = {
+            "img_black": base.image,
+            "img_refined_black": refined.image,
+            "img_white": over(base.image, base.mask, 1.0),
+            "img_on_white": over(base.image, base.mask, 1.0),
+            "img_on_captured": over(base.image, base.mask, image),
+            "img_aux_on_captured": over(base.image_aux, base.mask, image),
+            "img_geo_detach_on_captured": over(base.image_detached, base.mask, image),
+            "mask": base.mask,
+            "mask_refined": refined.mask,
+            "depth": base.depth,
+            "depth_refined": refined.depth,
+            "normal": base.normal,
+            "normal_refined": refined.normal,
+            "seg": base.seg,
+            "hand_img": hands.image,
+            "hand_mask": hands.mask,
+            "face_mask": face.mask,
+            "eye_mask": face.eye_mask,
+            "face_img_init": over(face.image_initial, face.mask, image),
+            "patch_face_mask": patch.mask,
+            "patch_eye_mask": patch.eye_mask,
+            "patch_face_img": over(patch.image, patch.mask, face_patch),
+            "patch_face_img_aux": over(patch.image_aux, patch.mask, face_patch),
+            "patch_face_img_init": over(patch.image_initial, patch.mask, face_patch),
+            "patch_geo_detach": over(patch.image_detached, patch.mask, face_patch),
+            "boundary_posenc_render": self.positions,
+            "boundary_gradient_magnitude": sobel_magnitude(self.positions),
+            "testmode_img": over(self.view["image"], self.view["mask"], 1.0),
+            "testmode_normal": self.view["normal"],
+            "testmode_depth": self.view["depth"],
+        }
+        self.mesh_masks = {
+            "hand_mesh_mask": self.hand_mesh_world_as_camera,
+            "eye_mesh_mask": renders.eye_mesh_mask,
+            "face_mesh_mask": self.open_face,
+            "face_mesh_mask_with_mouth": self.closed_face,
+            "patch_face_mesh_mask": photo.patch_face_mask,
+        }
+
+
+@pytest.fixture(scope="module", params=FRAMES)
+def rendered(request, golden, avatar) -> Rendered:
+    return Rendered(request.param, golden, avatar)
+
+
+def test_posed_geometry(rendered):
+    posed, arrays = rendered.posed, rendered.arrays
+    for ours, name in (
+        (posed.base_mean, "asset_mean_3d"),
+        (posed.refined_mean, "asset_refined_mean_3d"),
+        (posed.vertices, "vert_hr_world"),
+        (rendered.vertices, "smplx_vert_lr_world"),
+        (rendered.vertices, "testmode_smplx_vert"),
+    ):
+        torch.testing.assert_close(ours, scene.tensor(arrays[name]), rtol=2e-5, atol=2e-5)
+
+
+def test_splatted_images(rendered):
+    for name, image in rendered.images.items():
+        difference = (image - scene.tensor(rendered.arrays[name])).abs()
+        assert difference.mean() < 5e-5, name
+        assert (difference > 1e-3).float().mean() < 3e-3, name
+        assert difference.max() < 3e-2, name
+
+
+def test_mesh_masks(rendered):
+    """A triangle's edge through a pixel centre may go either way; all other pixels agree to 1e-3."""
+    for name, mask in rendered.mesh_masks.items():
+        difference = (mask - scene.tensor(rendered.arrays[name])).abs()
+        assert (difference > 1e-3).sum() <= 2, name
+
+
+def test_boundary_maps(rendered):
+    """A few pixels sit on the threshold; kernel sizes are exact."""
+    arrays, mask, face = rendered.arrays, rendered.images["mask"], rendered.closed_face
+    positions, threshold = rendered.positions, LOSS.boundary_threshold
+    maps = {
+        "boundary": rendered.boundaries.base,
+        "boundary_refined": rendered.boundaries.refined,
+        "patch_boundary": rendered.boundaries.patch,
+        "boundary_ratio006": boundary_map(positions, mask, face, threshold, LOSS.boundary_ratio_patch),
+        "boundary_undilated": boundary_map(positions, mask, face, threshold, 0.0),
+        "boundary_no_face_exclusion": boundary_map(
+            positions, mask, torch.zeros_like(face), threshold, LOSS.boundary_ratio
+        ),
+    }
+    for name, ours in maps.items():
+        flipped = (ours != scene.tensor(arrays[name]).float()).float().mean()
+        assert flipped < 2e-3, name
+    assert dilation_kernel_size(mask, LOSS.boundary_ratio) == int(arrays["kernel_size"])
+    assert dilation_kernel_size(mask, LOSS.boundary_ratio_patch) == int(arrays["kernel_size_006"])
+
+
+def test_thresholded_masks_of_testing(rendered):
+    for name, ours in (("testmode_mask", rendered.view["mask"]),):
+        assert np.mean((ours.numpy() > 0.9) != rendered.arrays[name].astype(bool)) < 1e-3

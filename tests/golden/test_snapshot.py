@@ -1,0 +1,128 @@
+"""The published snapshot drives its motion to the published frames, and goes on training (golden 10)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from common.checkpoint import load_optimizer, read_snapshot
+from common.errors import UserError
+from common.inference import load_person
+from common.io.image import read_rgb
+from common.motion import load_motion
+from common.objective import Objective
+from common.photo_panel import photo_panel
+from common.pose import SmplxPose
+from common.pose_table import PoseTable
+from common.renders import over, render_view
+from common.trainer import PersonModel, Schedule, avatar_parameter_groups, make_optimizer
+from data.dataset import TEST, Subject
+from main.config import AvatarConfig, LossConfig, OptimConfig
+from tests.golden import scene
+
+
+@pytest.fixture(scope="module")
+def parts(golden, golden_path):
+    return scene.load_body(golden, golden_path), scene.load_field(golden)
+
+
+@pytest.fixture(scope="module")
+def model(golden_path, parts) -> PersonModel:
+    path = golden_path("10_checkpoint/snapshot_0.pth")
+    return load_person(read_snapshot(path), path, *parts, AvatarConfig())
+
+
+def test_motion_frames(model, golden, golden_path):
+    expected, motion = golden("10_motion_renders.npz"), load_motion(golden_path("10_motion"))
+    avatar = model.persona
+    assert [frame.index for frame in motion.frames] == expected["frame_idx"].tolist()
+    for frame in motion.frames:
+        with torch.no_grad():
+            posed = avatar(SmplxPose.from_params(frame.params), frame.camera)
+            view = render_view(posed.refined, avatar.body, frame.camera)
+        for ours, name in ((posed.base_mean, "mean_3d"), (posed.refined_mean, "mean_3d_refined")):
+            assert_close(ours, scene.tensor(expected[f"{name}.{frame.index}"]), rtol=2e-5, atol=2e-5)
+        difference = over(view["image"], view["mask"], 1.0) - scene.tensor(
+            expected[f"refined_white.{frame.index}"]
+        )
+        assert difference.abs().mean() < 5e-5
+        assert (difference.abs() > 2e-3).float().mean() < 3e-3
+
+
+def test_photo_panel_of_the_video(golden, golden_path):
+    """OpenCV interpolates at 1/32 pixel, so 3 of 255 levels; the drawn frame number is left out."""
+    expected, motion = golden("10_motion_renders.npz"), load_motion(golden_path("10_motion"))
+    photo = read_rgb(golden_path("toy_subject/captured/images/0.png"))
+    panel = photo_panel(photo, motion.height)
+    video = expected["video_frames_bgr_uint8"][0, :, : panel.shape[2], ::-1]
+    difference = np.abs(panel.permute(1, 2, 0).numpy() * 255 - video)
+    assert (difference > 4).any(-1).mean() < 0.01
+
+
+def test_first_fitting_step(golden, golden_path, parts):
+    """Losses and gradients of one fit_pose_to_test step, and Adam's first update from them."""
+    expected, (body, field) = golden("10_fit_step.npz"), parts
+    path = golden_path("10_checkpoint/snapshot_0.pth")
+    poses = PoseTable.from_state_dict(
+        {f"smplx_param_dict.{k[7:]}": scene.tensor(v) for k, v in expected.items() if k.startswith("before.")}
+    )
+    model = load_person(read_snapshot(path), path, body, field, AvatarConfig(), poses)
+    model.persona.requires_grad_(False)
+    optim = OptimConfig()
+    optimizer = make_optimizer(poses.parameter_groups(optim.lr_smplx, optim.lr_hand), optim)
+    patch_size = golden("08_losses_fit.npz")["data.face_patch"].shape[-1]
+    frame = Subject(golden_path("toy_subject"), patch_size).load(TEST, 0)
+    terms = Objective(model, LossConfig(), None, None).fitting(frame)
+    for name, value in terms.items():
+        assert float(value) == pytest.approx(float(expected[f"loss.{name}"]), rel=1e-4)
+    torch.stack(list(terms.values())).sum().backward()
+    optimizer.step()
+    for key, reference in expected.items():
+        if key.startswith("grad."):
+            gradient = poses.get_parameter(key[5:]).grad
+            assert scene.relative_error(gradient, reference) < 3.5e-2, key
+        if key.startswith("after."):
+            # Adam's first step is lr * sign(gradient): entries whose gradient is noise may go either way.
+            moved = (poses.get_parameter(key[6:]).detach() - scene.tensor(reference)).abs()
+            assert (moved < 1e-5).float().mean() > 0.9, key
+
+
+def test_published_optimizer_state_goes_on(model, golden_path):
+    path = golden_path("10_checkpoint/snapshot_0.pth")
+    optim, poses = OptimConfig(), model.smplx_param_dict
+    groups = avatar_parameter_groups(model.persona, optim) + poses.parameter_groups(
+        optim.lr_smplx, optim.lr_hand
+    )
+    optimizer = make_optimizer(groups, optim)
+    load_optimizer(optimizer, read_snapshot(path).optimizer, path)
+    state = optimizer.state[model.persona.mean_offset]
+    assert float(state["step"]) == 2
+    assert state["exp_avg_sq"].shape == model.persona.mean_offset.shape
+
+
+@pytest.mark.parametrize("run", ["schedule_train", "schedule_fit_pose_to_test", "schedule_7_itr"])
+def test_learning_rates(golden_path, run):
+    rows = json.loads(golden_path("09_schedule.json").read_text())[run]
+    steps = rows.get("itr_per_epoch", len(rows["rows"]) // OptimConfig().n_epochs)
+    optim = OptimConfig()
+    schedule = Schedule(optim.n_epochs, steps, optim.lr_drop_at, optim.lr_drop)
+    for iteration, base, appearance, hand in rows["rows"]:
+        factor = schedule.factor(iteration)
+        assert (optim.lr * factor, optim.lr_appearance * factor, optim.lr_hand * factor) == pytest.approx(
+            (base, appearance, hand)
+        )
+
+
+def test_snapshot_of_another_body_is_refused(golden_path, parts):
+    path = golden_path("10_checkpoint/snapshot_0.pth")
+    snapshot = read_snapshot(path)
+    network = dict(snapshot.network)
+    network["persona.face_offset"] = torch.zeros(parts[0].n_vertices + 1, 3)
+    with pytest.raises(UserError, match=str(parts[0].n_vertices + 1)) as error:
+        load_person(replace(snapshot, network=network), path, *parts, AvatarConfig())
+    assert str(parts[0].n_vertices) in str(error.value)
