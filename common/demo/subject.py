@@ -33,7 +33,7 @@ from common.pose import SmplxParams, SmplxPose
 
 DEMO_BODY = Path(__file__).resolve().parents[2] / "data" / "demo_body"
 FACE_BOX_MARGIN = 1.25
-OTHER_FACE_M = 0.0035  # how much the face's shape is off in generated video
+OTHER_FACE_M = 0.003  # how much the face's shape is off in generated video
 MOTION_SUPERSAMPLING = 2
 MAX_UNWRAPPED = 24  # frames of generated_0 that its texture is made from
 
@@ -95,7 +95,7 @@ class _SubjectMaker:
         regions = _read_regions(DEMO_BODY / "regions.npz", self.body.n_vertices)
         surface = vertex_surface(self.body, landmarks, regions)
         cut = Cut()
-        identity = random_identity(self.body, surface, self._random("identity"))
+        identity = random_identity(self.body, surface, landmarks, self._random("identity"))
         self.subject = TrueSubject(self.body, identity, surface, landmarks, cut)
         wardrobe = random_wardrobe(self._random("wardrobe"))
         flaws = VideoFlaws()
@@ -108,7 +108,7 @@ class _SubjectMaker:
         changed = with_other_face(wardrobe, other, flaws.face_change)
         self.generated_paint = _paint_texture(uv_map, paint(texels, landmarks, cut, changed, flaws.garble))
         variation = face_variation(
-            surface, self._random("other face shape"), OTHER_FACE_M * flaws.face_change
+            surface, landmarks, self._random("other face shape"), OTHER_FACE_M * flaws.face_change
         )
         self.generated_face = torch.from_numpy(variation)
         self.unwrap_map = UvMap.of(self.mesh, size.texture_size)
@@ -244,7 +244,7 @@ class _SubjectMaker:
                 "smplx_params/<split>/<i>.json": "exact parameters; the subject's own have the error of a fit",
                 "cloth/<split>/<i>.npy": "pose-driven cloth offset (N, 3), neutral pose, metres",
                 "cloth_masks/test/<i>.png": "where loose cloth is seen",
-                "vertices.npz": "static_offset (N, 3) neutral pose, albedo (N, 3), part (N,), looseness (N,)",
+                "vertices/": "static_offset.npy (N, 3) neutral pose, albedo.npy (N, 3), part.npy, looseness.npy (N,)",
                 "albedo_texture.png, part_texture.png": "the true paint in UV space",
             },
         }

@@ -22,7 +22,9 @@ HAIR_M = 0.024
 SHOE_M = 0.015
 
 
-def random_identity(body: BodyModel, surface: Surface, rng: np.random.Generator) -> Identity:
+def random_identity(
+    body: BodyModel, surface: Surface, landmarks: Landmarks, rng: np.random.Generator
+) -> Identity:
     """A plausible person: shape coefficients, a slightly other face, slightly moved joints."""
     n_shape = min(body.shape_dirs.shape[2], N_SHAPE)
     shape = np.zeros(N_SHAPE)
@@ -30,31 +32,32 @@ def random_identity(body: BodyModel, surface: Surface, rng: np.random.Generator)
     joint_offset = rng.normal(0, JOINT_OFFSET_M / np.sqrt(3), (N_JOINTS, 3))
     joint_offset[list(FINGER_JOINTS)] *= 0.1
     joint_offset[[0, *(joint_index(name) for name in ("jaw", "left_eye", "right_eye"))]] = 0
+    face_offset = face_variation(surface, landmarks, rng, FACE_OFFSET_M)[
+        : body.n_vertices
+    ]  # old ones come first
     return Identity(
         torch.tensor(shape, dtype=torch.float32),
-        torch.from_numpy(
-            face_variation(surface, rng, FACE_OFFSET_M)[: body.n_vertices]
-        ),  # old vertices are first
+        torch.from_numpy(face_offset),
         torch.tensor(joint_offset, dtype=torch.float32),
     )
 
 
-def face_variation(surface: Surface, rng: np.random.Generator, size_m: float) -> np.ndarray:
-    """A smooth random displacement (M, 3) of the face, eyes excepted, of that root mean square at the most."""
-    waves = rng.normal(0, 45.0, (8, 3))  # radians per metre: features of several centimetres
+def face_variation(
+    surface: Surface, landmarks: Landmarks, rng: np.random.Generator, size_m: float
+) -> np.ndarray:
+    """A smooth symmetric displacement (M, 3) of the face, none at the eyes, of about that size."""
+    waves = rng.normal(0, 40.0, (8, 3))  # radians per metre: features of several centimetres
     phases = rng.uniform(0, 2 * np.pi, 8)
     directions = rng.standard_normal((8, 3)) / np.sqrt(8 / 2)
     position = surface.position * np.array([0.0, 1.0, 1.0]) + np.abs(surface.position) * np.array([1.0, 0, 0])
     displacement = np.sin(position @ waves.T + phases) @ directions
-    displacement[:, 0] *= np.sign(surface.position[:, 0]) * smoothstep(
-        np.abs(surface.position[:, 0]), 0, 0.01
-    )
-    head = surface.position[surface.head > 0.5]
+    displacement[:, 0] *= np.sign(surface.position[:, 0]) * smoothstep(position[:, 0], 0, 0.01)
+    eye = landmarks.joint("left_eye") + np.array([0.0, 0.0, 0.012])  # the opening, before the eye's centre
     is_front = smoothstep(
-        surface.position[:, 2], float(np.median(head[:, 2])), float(head[:, 2].max()) - 0.03
-    )
-    near_eyes = surface.region("eyelids") + surface.region("inside_mouth")
-    weight = surface.head * is_front * (surface.eye < 0.01) * (1 - np.clip(near_eyes, 0, 1))
+        surface.position[:, 2], eye[2] - 0.09, eye[2] - 0.03
+    )  # the mouth's inside goes along
+    from_eye = np.linalg.norm(position - eye, axis=1)
+    weight = surface.head * is_front * (1 - np.exp(-((from_eye / 0.024) ** 4))) * (surface.eye < 0.01)
     return (size_m * weight[:, None] * displacement).astype(np.float32)
 
 

@@ -110,8 +110,8 @@ def _bump(phase: float, centre: float, width: float) -> float:
 def arms_and_kicks(phase: float) -> JointAngles:
     """generated_1: arms up, two punches, two kicks, the body turning to and fro."""
     up = _bump(phase, 0.12, 0.11)
-    punch_left, punch_right = _bump(phase, 0.36, 0.07), _bump(phase, 0.52, 0.07)
-    kick_left, kick_right = _bump(phase, 0.70, 0.075), _bump(phase, 0.90, 0.075)
+    punch_left, punch_right = _bump(phase, 0.35, 0.085), _bump(phase, 0.53, 0.085)
+    kick_left, kick_right = _bump(phase, 0.71, 0.09), _bump(phase, 0.90, 0.09)
     guard = np.clip((phase - 0.2) / 0.1, 0, 1)  # fists before the chest from here on
     spread = 55 - 20 * guard
     return {

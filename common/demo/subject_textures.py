@@ -112,7 +112,7 @@ class Unwrapping:
     def finish(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Colour and segmentation textures (T, T, 3) filled in everywhere, and the mask (T, T) of what was seen."""
         is_seen = self._weight > 0
-        color = self._color / np.maximum(self._weight, 1e-9)[:, None]
+        color = self._color / np.where(is_seen, self._weight, 1)[:, None]
         part_color = self._part_color
         if is_seen.any():
             _, nearest = cKDTree(self._points[is_seen]).query(self._points[~is_seen])

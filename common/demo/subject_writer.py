@@ -121,8 +121,9 @@ def write_true_appearance(
     per_vertex: dict[str, np.ndarray],
     about: dict[str, object],
 ) -> None:
-    """True albedo and part textures, per-vertex arrays (`vertices.npz`) and a description."""
+    """True albedo and part textures, per-vertex arrays (`vertices/`) and a description."""
     write_image(folder / "albedo_texture.png", eight_bit(texture))
     write_image(folder / "part_texture.png", PART_COLORS[part])
-    np.savez(folder / "vertices.npz", **per_vertex)  # type: ignore[arg-type]
+    for name, values in per_vertex.items():
+        write_array(folder / "vertices" / f"{name}.npy", values)
     write_json(folder / "about.json", about)
