@@ -86,6 +86,7 @@ class Trainer:
 
     model: PersonModel
     optimizer: torch.optim.Adam
+    base_lr: dict[str, float]  # learning rate of each parameter group by name, before the schedule's factor
     schedule: Schedule
     subject: Subject
     keys: Sequence[FrameKey]  # the frames of one epoch, repeats included
@@ -93,13 +94,6 @@ class Trainer:
     device: torch.device
     seed: int
     on_step: Callable[[int, Losses], None]  # iteration, detached terms
-
-    def __post_init__(self) -> None:
-        self._base_lr = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
-
-    def set_base_learning_rates(self, rates: dict[str, float]) -> None:
-        """Base learning rate of each parameter group by name, before the schedule's factor."""
-        self._base_lr = rates
 
     def run_epoch(self, epoch: int) -> None:
         """One pass over the epoch's frames with a progress bar of the loss terms."""
@@ -120,7 +114,7 @@ class Trainer:
         """One optimisation step on one frame; returns the detached terms."""
         factor = self.schedule.factor(iteration)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._base_lr[group["name"]] * factor
+            group["lr"] = self.base_lr[group["name"]] * factor
         self.optimizer.zero_grad(set_to_none=True)
         terms = self.losses(frame.to(self.device))
         torch.stack(list(terms.values())).sum().backward()

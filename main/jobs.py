@@ -63,6 +63,7 @@ def initialise(avatar: Avatar, subject: Subject) -> None:
 
 def fitting_job(args: SubjectArgs, subject: Subject, source: Path, device: torch.device) -> Job:
     """The avatar of a snapshot, frozen, with the poses of the test frames to be fitted."""
+    subject.check((TEST,))
     snapshot, optim = read_snapshot(source), args.config.optim
     poses = PoseTable(subject.smplx_params((TEST,)))
     model = load_snapshot_person(args, snapshot, source, poses).to(device)

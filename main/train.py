@@ -43,6 +43,8 @@ class TrainArgs(setup.SubjectArgs):
     """Train without the perceptual loss (the demo does so unless --lpips_weights is given)."""
     lpips_weights: Path | None = None
     """Folder of the VGG16 weights and LPIPS heads (default: torch's hub cache, downloaded if online)."""
+    initialise_only: bool = False
+    """Write the untrained avatar as snapshot 0 and stop; a baseline for evaluation."""
     overwrite: bool = False
     """Start again although snapshots of the subject exist; they are replaced one by one."""
 
@@ -60,7 +62,12 @@ def main(args: TrainArgs) -> None:
     else:
         job = training_job(args, subject, device)
     model, optim = job.model, args.config.optim
+    base_lr = {group["name"]: group["lr"] for group in job.parameter_groups}
     optimizer = make_optimizer(job.parameter_groups, optim)
+    if args.initialise_only:
+        state = Snapshot(0, network_state(model), optimizer.state_dict())
+        save_snapshot(snapshot_path(folder, 0), state)
+        return
     first_epoch = resume(args, folder, model, optimizer) if args.continue_ else 0
 
     schedule = Schedule(optim.n_epochs, len(job.keys), optim.lr_drop_at, optim.lr_drop)
@@ -68,7 +75,7 @@ def main(args: TrainArgs) -> None:
     losses = objective.fitting if args.fit_pose_to_test else objective.training
     with TrainingLog(args.paths.output / "log" / folder.name, model, job.preview) as log:
         trainer = Trainer(
-            model, optimizer, schedule, subject, job.keys, losses, device, args.seed, log.scalars
+            model, optimizer, base_lr, schedule, subject, job.keys, losses, device, args.seed, log.scalars
         )
         for epoch in range(first_epoch, optim.n_epochs):
             trainer.run_epoch(epoch)
