@@ -32,21 +32,17 @@ def rasterize_mesh(vertices_cam: Tensor, faces: Tensor, camera: Camera) -> MeshF
     assert vertices_cam.ndim == 2 and vertices_cam.shape[1] == 3, f"vertices: {tuple(vertices_cam.shape)}"
     assert faces.ndim == 2 and faces.shape[1] == 3, f"faces: {tuple(faces.shape)}"
     from common.rasterizer.mesh_kernels import draw_triangles
+    from common.rasterizer.numba_threads import torch_threads
 
     device, dtype = vertices_cam.device, vertices_cam.dtype
+    vertices = np.ascontiguousarray(vertices_cam.detach().cpu().double().numpy())
+    triangles = np.ascontiguousarray(faces.detach().cpu().long().numpy())
     intrinsics = torch.cat([camera.focal, camera.princpt]).detach().cpu().double().numpy()
     face_index = np.full((camera.height, camera.width), -1, dtype=np.int64)
     barycentric = np.zeros((camera.height, camera.width, 3))
     depth = np.zeros((camera.height, camera.width))
-    draw_triangles(
-        np.ascontiguousarray(vertices_cam.detach().cpu().double().numpy()),
-        np.ascontiguousarray(faces.detach().cpu().long().numpy()),
-        intrinsics,
-        NEAR_M,
-        face_index,
-        barycentric,
-        depth,
-    )
+    with torch_threads():
+        draw_triangles(vertices, triangles, intrinsics, NEAR_M, face_index, barycentric, depth)
     return MeshFragments(
         face_index=torch.from_numpy(face_index).to(device),
         barycentric=torch.from_numpy(barycentric).to(device, dtype),

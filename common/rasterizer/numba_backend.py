@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numba
@@ -14,15 +13,10 @@ from torch.autograd.function import once_differentiable
 from common.rasterizer.interface import JACOBIAN_LIMIT, Splats
 from common.rasterizer.numba_blending import blend, fill_bins, unblend
 from common.rasterizer.numba_projection import BIN_PX, N_MOMENTS, gather, project
+from common.rasterizer.numba_threads import torch_threads
 from common.rasterizer.numba_types import Bins, Canvas, Footprints, Geometry, Gradients, Paint
 
 GAUSSIANS_PER_CHUNK = 512
-_one_call_at_a_time = threading.Lock()  # numba's fallback thread pool must not be entered twice
-
-
-def _follow_torch_threads() -> None:
-    """Use as many threads as torch does."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -127,8 +121,7 @@ class _Rasterize(torch.autograd.Function):
             transmittance=np.empty((height, width), dtype),
             last_slot=np.empty((height, width), np.int64),
         )
-        with _one_call_at_a_time:
-            _follow_torch_threads()
+        with torch_threads():
             footprints = _project(geometry, width, height)
             bins = _bin(footprints, width, height)
             blend(_schedule(np.diff(bins.start)), bins, footprints.value, footprints.box, paint, canvas)
@@ -145,8 +138,7 @@ class _Rasterize(torch.autograd.Function):
         rows = np.empty((row_start[-1], len(paint.order) + N_MOMENTS), paint.channels.dtype)
         gradients = Gradients(*(np.zeros_like(array) for array in (*geometry[:4], paint.channels)))
         value, box = footprints.value, footprints.box
-        with _one_call_at_a_time:
-            _follow_torch_threads()
+        with torch_threads():
             unblend(_schedule(n_used), bins, row_start, value, box, paint, canvas, rows)
             gather(
                 _n_chunks(len(geometry.mean)),
