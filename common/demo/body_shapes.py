@@ -28,6 +28,7 @@ EXPRESSION_COMBINATIONS: dict[str, dict[str, float]] = {
 _LEFT_OUT = ("jawOpen", "mouthPucker", "cheekPuff", "mouthClose", "eyeLook")
 _SINGLE_STRENGTH = 0.4
 MIN_OFFSET_M = 1e-5  # smaller expression offsets are rounding
+_FADE_SIDE_M, _FADE_DEPTH_M = (0.040, 0.048), (0.050, 0.079)  # off the midline; behind the tip of the nose
 
 _REGRESSOR_CANDIDATES = 4000
 _REGRESSOR_VERTICES = 150
@@ -40,16 +41,36 @@ def expression_names(units: dict[str, np.ndarray]) -> list[str]:
     return [*EXPRESSION_COMBINATIONS, *singles][:N_EXPR]
 
 
-def expression_directions(units: dict[str, np.ndarray], mirror: np.ndarray) -> np.ndarray:
+def expression_directions(
+    units: dict[str, np.ndarray], template: np.ndarray, mirror: np.ndarray
+) -> np.ndarray:
     """Expression basis (V, 3, 50), metres per unit coefficient; two-sided directions exactly symmetric."""
     columns = []
     for name in expression_names(units):
         recipe = EXPRESSION_COMBINATIONS.get(name, {name: _SINGLE_STRENGTH})
         column = np.sum([strength * units[unit] for unit, strength in recipe.items()], axis=0)
         columns.append(symmetrised(column, mirror) if name in EXPRESSION_COMBINATIONS else column)
-    dirs = np.stack(columns, axis=2)
+    dirs = faded_behind_the_jaw(np.stack(columns, axis=2), template)
     dirs[np.abs(dirs).max(axis=(1, 2)) < MIN_OFFSET_M] = 0
     return dirs
+
+
+def faded_behind_the_jaw(dirs: np.ndarray, template: np.ndarray) -> np.ndarray:
+    """Expression directions (V, 3, 50) that fade out on the sides of the face towards the corners of the jaw.
+
+    SPEC 7 finds the inside of the mouth as what faces backwards and lies less than 10 cm behind the nose; the
+    skin behind the jaw's corners would pass for it.
+    """
+    moves = np.abs(dirs).max(axis=(1, 2)) > 0
+    behind = template[moves, 2].max() - template[:, 2]
+    side = _smooth_step(np.abs(template[:, 0]), *_FADE_SIDE_M)
+    return dirs * (1 - side * _smooth_step(behind, *_FADE_DEPTH_M))[:, None, None]
+
+
+def _smooth_step(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 below `low`, 1 above `high`, smooth between."""
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
 
 
 def symmetrised(points: np.ndarray, mirror: np.ndarray) -> np.ndarray:

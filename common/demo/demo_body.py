@@ -42,7 +42,7 @@ def convert(source: AnnySource, n_shapes: int) -> tuple[BodyData, np.ndarray]:
     samples, joints, worlds = _t_pose_samples(source, weights)
     space = body_shapes.shape_space(samples, n_shapes)
     template = space.mean
-    expr_dirs = body_shapes.expression_directions(source.face_units, source.mirror)
+    expr_dirs = body_shapes.expression_directions(source.face_units, template, source.mirror)
     for index in eyes.values():
         expr_dirs[index] = 0
     dominant = weights.argmax(axis=1)

@@ -205,6 +205,13 @@ def test_mouth_opens_by_expression_and_by_jaw(body, model, regions):
     assert np.ptp(posed(model, expr={0: 2.0})[lips, 1]) > np.ptp(body.v_template[lips, 1]) + 0.008
 
 
+def test_inside_of_the_mouth_is_found_where_it_is(body, model, regions):
+    inside = np.flatnonzero(model.parts_low.mouth_inside.numpy())
+    mouth = np.concatenate([regions[name] for name in ("inside_mouth", "lips", *INNER_PARTS[2:])])
+    assert len(inside) > 300 and np.mean(np.isin(inside, mouth)) > 0.98
+    assert np.abs(body.v_template[inside, 0]).max() < 0.045
+
+
 def test_blink_brings_the_eyelids_together(body, model, regions):
     lids = regions["eyelids"]
     opening = [np.ptp(posed(model, expr={2: c})[lids, 1]) for c in (-2.0, 0.0, 2.0)]
