@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import sys
@@ -33,8 +34,8 @@ from main.config import (
     Paths,
 )
 
-DEMO_SIZES = {"demo": "small", "demo_full": "full"}  # subjects that are made on first use (SPEC 16)
-DEMO_SUBDIVISIONS = {"demo": 1, "demo_full": 2}
+DEMO_SIZES = {"demo": "small", "demo_full": "full", "demo_tiny": "tiny"}  # made on first use (SPEC 16)
+DEMO_SUBDIVISIONS = {"demo": 1, "demo_full": 2, "demo_tiny": 0}
 PUBLISHED_SUBDIVISIONS = 2
 FIT_SUFFIX = "_fit_pose_to_test"
 
@@ -47,7 +48,7 @@ class SubjectArgs:
     """Options of every command that works on one subject."""
 
     subject_id: str
-    """Name of a folder in data/subjects; `demo` (or `demo_full`) is made on first use."""
+    """Name of a folder in data/subjects; `demo` (or `demo_full`, `demo_tiny`) is made on first use."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU if there is one."""
     seed: int = 0
@@ -119,13 +120,19 @@ def load_body(args: SubjectArgs, n_subdivisions: int | None = None) -> BodyModel
 def load_field(args: SubjectArgs) -> SkinningField:
     """The diffused skinning field of the body; made on first use."""
     data = load_body_data(body_path(args), args.config.body.field_gender)
-    folder = args.skinning_field_path or (DEMO_SKINNING_FIELD if args.is_demo else SKINNING_FIELD)
+    folder = args.skinning_field_path or (demo_field_folder() if args.is_demo else SKINNING_FIELD)
     settings = args.config.field
     return ensure_skinning_field(
         folder,
         BodyModel(data, 0),
         FieldSettings(settings.resolution, settings.n_iterations, settings.threshold_m, settings.expansion),
     )
+
+
+def demo_field_folder() -> Path:
+    """Where the demo body's field is kept; a changed body gets another folder."""
+    version = hashlib.sha256((DEMO_BODY / "body.npz").read_bytes()).hexdigest()[:12]
+    return DEMO_SKINNING_FIELD / version
 
 
 def subject_path(args: SubjectArgs) -> Path:
