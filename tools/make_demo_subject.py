@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -23,8 +22,8 @@ class Args:
 
     output: Path = ROOT / "data" / "subjects" / "demo"
     """Folder to be made."""
-    size: Literal["tiny", "small", "full"] = "small"
-    """small: 320 x 240, for a CPU; full: 1024 x 576, for a GPU; tiny: 96 x 64, for tests of commands only."""
+    size: str = "small"
+    """One of small, full, tiny. small: 320 x 240, for a CPU; full: 1024 x 576, for a GPU; tiny: 96 x 64, for tests of commands only."""
     seed: int = 0
     """Person, clothes, motions and flaws follow from it."""
     overwrite: bool = False
