@@ -23,7 +23,7 @@ class Args:
     output: Path = ROOT / "data" / "subjects" / "demo"
     """Folder to be made."""
     size: str = "small"
-    """One of small, full, tiny. small: 320 x 240, for a CPU; full: 1024 x 576, for a GPU; tiny: 96 x 64, for tests of commands only."""
+    """small: 320 x 240, for a CPU; full: 1024 x 576, for a GPU; tiny: 96 x 64, for tests of commands only."""
     seed: int = 0
     """Person, clothes, motions and flaws follow from it."""
     overwrite: bool = False
@@ -32,7 +32,9 @@ class Args:
 
 def main() -> None:
     """Parse the command line and make the subject."""
-    args = tyro.cli(Args, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+    args = tyro.cli(
+        Args, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff), use_underscores=True
+    )
     make_demo_subject(args.output, args.size, args.seed, args.overwrite)
     print(f"wrote {args.output}")
 
