@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-import roma
 import torch
 from torch import Tensor, nn
 
@@ -107,6 +106,8 @@ class PoseTable(nn.Module):
 
     def params(self, split: str, frame: int) -> SmplxParams:
         """The frame's parameters in axis-angle; angles beyond pi come back wrapped."""
+        import roma  # late: importing it is slow
+
         pose = self.pose(split, frame)
         axis_angle = roma.rotmat_to_rotvec(pose.rotation).split(list(POSE_PARAMS.values()))
         poses = {

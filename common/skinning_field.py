@@ -235,10 +235,12 @@ def _fixed_points(
 
 def _diffuse_cpu(channels: Tensor, is_fixed: Tensor, steps: tqdm) -> Tensor:
     from common import skinning_kernels
+    from common.rasterizer.numba_threads import torch_threads
 
     other = torch.empty_like(channels)
     for _ in steps:
-        skinning_kernels.diffuse(channels.numpy(), other.numpy(), is_fixed.numpy(), DIFFUSION_RATE)
+        with torch_threads():
+            skinning_kernels.diffuse(channels.numpy(), other.numpy(), is_fixed.numpy(), DIFFUSION_RATE)
         channels, other = other, channels
     return channels
 

@@ -12,6 +12,8 @@ import math
 import numba
 import numpy as np
 
+from common.kernels import kernel
+
 ONE_SIGMA_WEIGHT = 0.5
 TWO_SIGMA_WEIGHT = 0.3
 MAX_ROWS = (
@@ -21,7 +23,7 @@ CHUNK = 256  # Gaussians to one task
 _FASTMATH = {"reassoc", "contract", "nsz"}  # vectorises dot products; NaN and infinity keep their meaning
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
+@kernel(parallel=True, error_model="numpy")
 def diffuse(channels: np.ndarray, other: np.ndarray, is_fixed: np.ndarray, rate: float) -> None:
     """One step w + rate * Laplacian, channels -> other (C, X, Y, Z); replicated border, fixed points."""
     n_channels, nx, ny, nz = channels.shape
@@ -44,7 +46,7 @@ def diffuse(channels: np.ndarray, other: np.ndarray, is_fixed: np.ndarray, rate:
                 other[c, i, j, k] = value + rate * (total - 6.0 * value)
 
 
-@numba.njit(cache=True)
+@kernel()
 def _hat(u, i, last, is_clamped):  # type: ignore[no-untyped-def]
     """Linear weight of grid point i for coordinate u, and its derivative; clamped coordinates have none."""
     slope = 1.0
@@ -63,7 +65,7 @@ def _hat(u, i, last, is_clamped):  # type: ignore[no-untyped-def]
     return 0.0, 0.0
 
 
-@numba.njit(cache=True)
+@kernel()
 def _line(u, h, i, last, is_clamped):  # type: ignore[no-untyped-def]
     """Summed weight of grid point i for the samples at u +- h and u +- 2h, and its derivative."""
     a, da = _hat(u - h, i, last, is_clamped)
@@ -74,7 +76,7 @@ def _line(u, h, i, last, is_clamped):  # type: ignore[no-untyped-def]
     return value, ONE_SIGMA_WEIGHT * (da + db) + TWO_SIGMA_WEIGHT * (dc + dd)
 
 
-@numba.njit(cache=True)
+@kernel()
 def _stencil(point, step, size, stride, rows, parts):  # type: ignore[no-untyped-def]
     """Find the table rows of one lookup and their [weight, d/dx, d/dy, d/dz]; returns how many there are."""
     is_clamped = False
@@ -124,13 +126,13 @@ def _stencil(point, step, size, stride, rows, parts):  # type: ignore[no-untyped
     return count
 
 
-@numba.njit(cache=True, fastmath=_FASTMATH)
+@kernel(fastmath=_FASTMATH)
 def _add_row(row, weight, out):  # type: ignore[no-untyped-def]
     for c in range(out.shape[0]):
         out[c] += weight * row[c]
 
 
-@numba.njit(cache=True, fastmath=_FASTMATH)
+@kernel(fastmath=_FASTMATH)
 def _dot(row, grad):  # type: ignore[no-untyped-def]
     total = row[0] * grad[0]
     for c in range(1, grad.shape[0]):
@@ -138,7 +140,7 @@ def _dot(row, grad):  # type: ignore[no-untyped-def]
     return total
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
+@kernel(parallel=True, error_model="numpy")
 def look_up(
     table: np.ndarray, size: np.ndarray, points: np.ndarray, steps: np.ndarray, out: np.ndarray
 ) -> None:
@@ -156,7 +158,7 @@ def look_up(
                 _add_row(table[rows[m]], out.dtype.type(parts[m, 0]), out[n])
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
+@kernel(parallel=True, error_model="numpy")
 def look_up_backward(
     table: np.ndarray,
     size: np.ndarray,

@@ -56,24 +56,24 @@ class _CpuLookup(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: Tensor, points: Tensor, steps: Tensor) -> Tensor:
         from common import skinning_kernels
+        from common.rasterizer.numba_threads import torch_threads
 
         ctx.save_for_backward(table, points, steps)
         out = points.new_empty(points.shape[0], table.shape[-1])
-        skinning_kernels.look_up(  # type: ignore[call-arg]
-            *_CpuLookup.arrays(table, points, steps), out.numpy()
-        )
+        with torch_threads():
+            skinning_kernels.look_up(*_CpuLookup.arrays(table, points, steps), out.numpy())
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[None, Tensor, None]:
         from common import skinning_kernels
+        from common.rasterizer.numba_threads import torch_threads
 
         arrays = _CpuLookup.arrays(*ctx.saved_tensors)
         grad_points = grad_out.new_empty(grad_out.shape[0], 3)
-        skinning_kernels.look_up_backward(  # type: ignore[call-arg]
-            *arrays, grad_out.contiguous().numpy(), grad_points.numpy()
-        )
+        with torch_threads():
+            skinning_kernels.look_up_backward(*arrays, grad_out.contiguous().numpy(), grad_points.numpy())
         return None, grad_points, None
 
     @staticmethod

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import roma
 import torch
 from torch import Tensor, nn
 
@@ -190,6 +189,7 @@ class BodyModel(nn.Module):
 
     def _rotations(self, pose: SmplxPose | SmplxParams) -> Tensor:
         """Rotation matrices (55, 3, 3) with the mean hand pose added as axis-angle."""
+        import roma  # late: importing it is slow
         from smplx.lbs import batch_rodrigues
 
         if isinstance(pose, SmplxParams):

@@ -7,10 +7,12 @@ import math
 import numba
 import numpy as np
 
+from common.kernels import kernel
+
 BAND_ROWS = 16
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _draw_band(vertices, faces, intrinsics, near, first_row, last_row, face_index, barycentric, depth):  # type: ignore[no-untyped-def]
     """Draw all triangles into rows first_row..last_row-1."""
     focal_x, focal_y, princpt_x, princpt_y = intrinsics
@@ -52,7 +54,7 @@ def _draw_band(vertices, faces, intrinsics, near, first_row, last_row, face_inde
                     barycentric[row, column, 2] = wc * z
 
 
-@numba.njit(cache=True, error_model="numpy", parallel=True)
+@kernel(error_model="numpy", parallel=True)
 def draw_triangles(vertices, faces, intrinsics, near, face_index, barycentric, depth):  # type: ignore[no-untyped-def]
     """Fill face_index (H, W), barycentric (H, W, 3), depth (H, W) with the nearest triangles."""
     height = face_index.shape[0]

@@ -12,13 +12,14 @@ import math
 import numba
 import numpy as np
 
+from common.kernels import kernel
 from common.rasterizer.interface import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE
 from common.rasterizer.numba_projection import BIN_PX
 
 _SUMS_IN_ANY_ORDER = {"contract", "reassoc", "nsz"}
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _bin_band(order, box, bins, first_row, last_row, is_counting):  # type: ignore[no-untyped-def]
     """Tiles in rows first_row..last_row-1: count their Gaussians into start[1:], or fill their lists."""
     cursor = bins.start[: bins.start.shape[0] - 1].copy()
@@ -40,7 +41,7 @@ def _bin_band(order, box, bins, first_row, last_row, is_counting):  # type: igno
                     cursor[b] += 1
 
 
-@numba.njit(cache=True, error_model="numpy", parallel=True)
+@kernel(error_model="numpy", parallel=True)
 def fill_bins(order, box, bins, n_bands, is_counting):  # type: ignore[no-untyped-def]
     """Count or list the Gaussians `order` (front to back) of every tile; each thread owns a band of tile rows."""
     n_rows = (bins.start.shape[0] - 1) // bins.n_x
@@ -48,13 +49,13 @@ def fill_bins(order, box, bins, n_bands, is_counting):  # type: ignore[no-untype
         _bin_band(order, box, bins, band * n_rows // n_bands, (band + 1) * n_rows // n_bands, is_counting)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _exponent(value, g, dx, dy, minus_half):  # type: ignore[no-untyped-def]
     """Log of the falloff; one function without fastmath, so that forward and backward round alike."""
     return minus_half * (value[g, 2] * dx * dx + value[g, 4] * dy * dy) - value[g, 3] * dx * dy
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_SUMS_IN_ANY_ORDER)
+@kernel(error_model="numpy", fastmath=_SUMS_IN_ANY_ORDER)
 def _blend_bin(b, bins, value, box, paint, canvas):  # type: ignore[no-untyped-def]
     """Blend the list of small tile b."""
     real = value.dtype.type
@@ -105,14 +106,14 @@ def _blend_bin(b, bins, value, box, paint, canvas):  # type: ignore[no-untyped-d
             canvas.last_slot[y, x] = last[p]
 
 
-@numba.njit(cache=True, error_model="numpy", parallel=True)
+@kernel(error_model="numpy", parallel=True)
 def blend(schedule, bins, value, box, paint, canvas):  # type: ignore[no-untyped-def]
     """Fill the canvas, one small tile of `schedule` after the other."""
     for i in numba.prange(schedule.shape[0]):
         _blend_bin(schedule[i], bins, value, box, paint, canvas)
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_SUMS_IN_ANY_ORDER)
+@kernel(error_model="numpy", fastmath=_SUMS_IN_ANY_ORDER)
 def _load_pixels(b, bins, paint, canvas, d_colour, remaining, beyond, last):  # type: ignore[no-untyped-def]
     """Per pixel of tile b: image gradient, transmittance, gradient times what lies behind, last slot."""
     n_channels, height, width = canvas.image.shape
@@ -127,7 +128,7 @@ def _load_pixels(b, bins, paint, canvas, d_colour, remaining, beyond, last):  # 
                 beyond[p] += d_colour[p, c] * paint.background[c] * remaining[p]
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_SUMS_IN_ANY_ORDER)
+@kernel(error_model="numpy", fastmath=_SUMS_IN_ANY_ORDER)
 def _unblend_bin(b, bins, row_start, value, box, paint, canvas, rows):  # type: ignore[no-untyped-def]
     """Rows of small tile b, back to front; `canvas.image` holds the image's gradient."""
     real = value.dtype.type
@@ -184,7 +185,7 @@ def _unblend_bin(b, bins, row_start, value, box, paint, canvas, rows):  # type: 
         row[n_channels + 3], row[n_channels + 4], row[n_channels + 5] = mxx, mxy, myy
 
 
-@numba.njit(cache=True, error_model="numpy", parallel=True)
+@kernel(error_model="numpy", parallel=True)
 def unblend(schedule, bins, row_start, value, box, paint, canvas, rows):  # type: ignore[no-untyped-def]
     """Sums over each tile's pixels (R, C + 6) for the slots that contributed.
 

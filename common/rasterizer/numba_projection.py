@@ -12,6 +12,7 @@ import math
 import numba
 import numpy as np
 
+from common.kernels import kernel
 from common.rasterizer.interface import (
     EPS_COEFFICIENT,
     EPS_CONIC_BACKWARD,
@@ -28,7 +29,7 @@ MARGIN_PX = 1e-3  # widens ellipse bounds so that rounding never cuts a pixel th
 MARGIN_POWER = 1e-3
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _to_camera(mean, cam, g):  # type: ignore[no-untyped-def]
     """Camera coordinates, rounded at the precision of `mean` as the reference does: they decide the depth order."""
     real = mean.dtype.type
@@ -39,7 +40,7 @@ def _to_camera(mean, cam, g):  # type: ignore[no-untyped-def]
     return float(x), float(y), float(z)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _jacobian(x, y, z, cam):  # type: ignore[no-untyped-def]
     """The two rows of J R, and x, y as clamped inside J."""
     jx = min(max(x / z, -cam[16]), cam[16]) * z
@@ -51,7 +52,7 @@ def _jacobian(x, y, z, cam):  # type: ignore[no-untyped-def]
     return row_x, row_y, jx, jy
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _quaternion(rotation, g):  # type: ignore[no-untyped-def]
     """Unit quaternion w, x, y, z and the length it had; identity if there are no rotations."""
     if rotation.shape[0] == 0:
@@ -61,7 +62,7 @@ def _quaternion(rotation, g):  # type: ignore[no-untyped-def]
     return w / norm, x / norm, y / norm, z / norm, norm
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _rotate_row(row, w, x, y, z):  # type: ignore[no-untyped-def]
     """Row vector times the matrix of a unit quaternion."""
     a, b, c = row
@@ -72,13 +73,13 @@ def _rotate_row(row, w, x, y, z):  # type: ignore[no-untyped-def]
     )
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _scales(scale, g):  # type: ignore[no-untyped-def]
     last = scale.shape[1] - 1
     return float(scale[g, 0]), float(scale[g, min(1, last)]), float(scale[g, last])
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _gram(p, q, s):  # type: ignore[no-untyped-def]
     """xx, xy, yy of the two rows p and q with columns scaled by s."""
     p0, p1, p2 = p[0] * s[0], p[1] * s[1], p[2] * s[2]
@@ -86,7 +87,7 @@ def _gram(p, q, s):  # type: ignore[no-untyped-def]
     return p0 * p0 + p1 * p1 + p2 * p2, p0 * q0 + p1 * q1 + p2 * q2, q0 * q0 + q1 * q1 + q2 * q2
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _compensation(xx, xy, yy):  # type: ignore[no-untyped-def]
     """Opacity factor and the two determinants, plain and filtered; 0 where degenerate."""
     det0 = xx * yy - xy * xy
@@ -96,7 +97,7 @@ def _compensation(xx, xy, yy):  # type: ignore[no-untyped-def]
     return math.sqrt(det0 / (det1 + EPS_COEFFICIENT) + EPS_COEFFICIENT), det0, det1
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _pixel_range(centre, variance, power, radius, size):  # type: ignore[no-untyped-def]
     """Pixels along one axis: published tile range, and within it the ellipse's extent at alpha = 1/255."""
     n_tiles = (size + TILE_PX - 1) // TILE_PX
@@ -108,7 +109,7 @@ def _pixel_range(centre, variance, power, radius, size):  # type: ignore[no-unty
     return max(lo, tile_lo * TILE_PX), min(hi, tile_hi * TILE_PX)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _project_one(geometry, width, height, g, value, box):  # type: ignore[no-untyped-def]
     """Fill row g of the footprints; the number of small tiles it touches (0: culled)."""
     cam = geometry.cam
@@ -140,13 +141,13 @@ def _project_one(geometry, width, height, g, value, box):  # type: ignore[no-unt
     return ((x1 - 1) // BIN_PX - x0 // BIN_PX + 1) * ((y1 - 1) // BIN_PX - y0 // BIN_PX + 1)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _project_chunk(geometry, width, height, first, last, footprints):  # type: ignore[no-untyped-def]
     for g in range(first, last):
         footprints.n_bins[g] = _project_one(geometry, width, height, g, footprints.value, footprints.box)
 
 
-@numba.njit(cache=True, error_model="numpy", parallel=True)
+@kernel(error_model="numpy", parallel=True)
 def project(n_chunks, geometry, width, height, footprints):  # type: ignore[no-untyped-def]
     """Fill the footprints on an image of width x height."""
     n = footprints.n_bins.shape[0]
@@ -154,7 +155,7 @@ def project(n_chunks, geometry, width, height, footprints):  # type: ignore[no-u
         _project_chunk(geometry, width, height, i * n // n_chunks, (i + 1) * n // n_chunks, footprints)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _covariance_gradient(xx, xy, yy, d_conic, d_coefficient):  # type: ignore[no-untyped-def]
     """Gradient to the unfiltered covariance xx, xy, yy, with the published epsilons."""
     coefficient, det0, det1 = _compensation(xx, xy, yy)
@@ -174,7 +175,7 @@ def _covariance_gradient(xx, xy, yy, d_conic, d_coefficient):  # type: ignore[no
     )
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _camera_gradient(point, clamped, d_row_x, d_row_y, d_u, d_v, cam):  # type: ignore[no-untyped-def]
     """Gradient to the camera-space mean from the rows of J R and from the pixel position."""
     x, y, z = point
@@ -195,7 +196,7 @@ def _camera_gradient(point, clamped, d_row_x, d_row_y, d_u, d_v, cam):  # type: 
     return dx, dy, dz
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _quaternion_gradient(row_x, row_y, dq_x, dq_y, unit, norm):  # type: ignore[no-untyped-def]
     """Gradient to the given quaternion from the rotated rows' gradients."""
     w, x, y, z = unit
@@ -222,7 +223,7 @@ def _quaternion_gradient(row_x, row_y, dq_x, dq_y, unit, norm):  # type: ignore[
     return (gw - along * w) / norm, (gx - along * x) / norm, (gy - along * y) / norm, (gz - along * z) / norm
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _unproject_one(geometry, g, d_footprint, gradients):  # type: ignore[no-untyped-def]
     """Gradients of Gaussian g from those of its footprint (mean x, y, conic xx, xy, yy, opacity)."""
     cam, scale = geometry.cam, geometry.scale
@@ -258,7 +259,7 @@ def _unproject_one(geometry, g, d_footprint, gradients):  # type: ignore[no-unty
     gradients.mean[g, 2] = cam[2] * dx + cam[5] * dy + cam[8] * dz
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _add_rows(g, bins, row_start, box, rows, total):  # type: ignore[no-untyped-def]
     """Add up the rows of Gaussian g; whether it has any."""
     left, right = box[g, 0] // BIN_PX, (box[g, 1] - 1) // BIN_PX
@@ -276,7 +277,7 @@ def _add_rows(g, bins, row_start, box, rows, total):  # type: ignore[no-untyped-
     return is_used
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _gather_chunk(geometry, value, box, bins, row_start, rows, order, first, last, gradients):  # type: ignore[no-untyped-def]
     n_channels = order.shape[0]
     total = np.zeros(n_channels + N_MOMENTS)
@@ -300,7 +301,7 @@ def _gather_chunk(geometry, value, box, bins, row_start, rows, order, first, las
         _unproject_one(geometry, g, d_footprint, gradients)
 
 
-@numba.njit(cache=True, error_model="numpy", parallel=True)
+@kernel(error_model="numpy", parallel=True)
 def gather(n_chunks, geometry, value, box, bins, row_start, rows, order, gradients):  # type: ignore[no-untyped-def]
     """Rows of `unblend` to gradients of the Gaussians, which arrive as zeros; `order`: place of each channel."""
     n = gradients.channels.shape[0]

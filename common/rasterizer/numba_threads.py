@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import numba
 import torch
 
+from common.kernels import open_caches
+
 _one_at_a_time = threading.Lock()  # numba's fallback thread pool must not be entered twice
 
 
@@ -16,5 +18,6 @@ _one_at_a_time = threading.Lock()  # numba's fallback thread pool must not be en
 def torch_threads() -> Iterator[None]:
     """Run parallel kernels on as many threads as torch uses, one caller at a time."""
     with _one_at_a_time:
+        open_caches()
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
         yield
