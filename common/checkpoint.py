@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.io.atomic import atomic_path
 
+SAFE_SUFFIX = ".safetensors"
 _UNSAVED = ("smplx_layer", "lpips")  # keys that contain one of these are never in a snapshot
-_NAME = re.compile(r"snapshot_([0-9]+)\.pth")
+_NAME = re.compile(r"snapshot_([0-9]+)\.(?:pth|safetensors)")
 _BROKEN = (
     RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError,
     TypeError, AttributeError, IndexError, MemoryError, OverflowError, RecursionError,
@@ -61,12 +62,13 @@ def available_epochs(folder: Path) -> list[int]:
 
 
 def find_snapshot(folder: Path, epoch: int) -> Path:
-    """The snapshot of an epoch; UserError lists the available epochs if there is none."""
+    """The snapshot of an epoch, .pth before .safetensors; UserError lists the available epochs if there is none."""
     path = snapshot_path(folder, epoch)
-    if not path.is_file():
-        epochs = ", ".join(map(str, available_epochs(folder))) or "none (train first)"
-        raise UserError(f"missing file: {path}; available epochs: {epochs}")
-    return path
+    for candidate in (path, path.with_suffix(SAFE_SUFFIX)):
+        if candidate.is_file():
+            return candidate
+    epochs = ", ".join(map(str, available_epochs(folder))) or "none (train first)"
+    raise UserError(f"missing file: {path}; available epochs: {epochs}")
 
 
 def newest_snapshot(folder: Path) -> Path:
@@ -74,7 +76,7 @@ def newest_snapshot(folder: Path) -> Path:
     epochs = available_epochs(folder)
     if not epochs:
         raise UserError(f"no snapshot_<epoch>.pth in {folder}; train first")
-    return snapshot_path(folder, epochs[-1])
+    return find_snapshot(folder, epochs[-1])
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -95,7 +97,14 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Read a snapshot onto the CPU; no code in it can run. UserError if it is broken or not a snapshot."""
+    """Read a snapshot (.pth or .safetensors) onto the CPU; no code in it can run.
+
+    UserError if it is broken or not a snapshot.
+    """
+    if path.suffix == SAFE_SUFFIX:
+        from common.safe_snapshot import read_safe_snapshot  # late: it needs Snapshot from here
+
+        return read_safe_snapshot(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -153,7 +162,8 @@ def check_body(
         if found != expected:
             raise UserError(
                 f"{source} was made with another body model or number of subdivisions: "
-                f"it has {found} {what}, the body here has {expected}"
+                f"it has {found} {what}, the body here has {expected}; give the body of its training "
+                "(--human_model_path, --body.n_subdivisions)"
             )
 
 

@@ -1,0 +1,40 @@
+"""Snapshots as safetensors files: weights, identity and poses, no optimiser and no pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from common.checkpoint import Snapshot
+from common.errors import UserError
+from common.io.atomic import atomic_path
+
+_FORMAT = "persona-avatar-1"  # stored with the epoch in the file's metadata
+
+
+def write_safe_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Write a snapshot's network and epoch; the optimiser's state is left out."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in snapshot.network.items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"format": _FORMAT, "epoch": str(snapshot.epoch)})
+        except SafetensorError as error:  # also raised when the disk is full
+            raise UserError(f"cannot write {path}: {error}") from error
+
+
+def read_safe_snapshot(path: Path) -> Snapshot:
+    """Read what write_safe_snapshot wrote; UserError if it is missing, broken or something else."""
+    if not path.is_file():
+        raise UserError(f"missing file: {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is truncated or not a safetensors file ({error})") from error
+    if metadata.get("format") != _FORMAT or not metadata.get("epoch", "").isdecimal():
+        raise UserError(f"{path} is not an avatar snapshot; make one with tools/convert_snapshot.py")
+    return Snapshot(int(metadata["epoch"]), tensors, None)
