@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from common import losses
+from common.boundary import dilate, sobel_magnitude
 from common.camera import Camera
-from common.renders import dilate, sobel_magnitude
 
 
 @pytest.fixture(scope="module")
