@@ -35,7 +35,7 @@ DEMO_BODY = Path(__file__).resolve().parents[2] / "data" / "demo_body"
 FACE_BOX_MARGIN = 1.25
 OTHER_FACE_M = 0.003  # how much the face's shape is off in generated video
 MOTION_SUPERSAMPLING = 2
-MAX_UNWRAPPED = 24  # frames of generated_0 that its texture is made from
+MAX_UNWRAPPED = 12  # frames of generated_0 that its texture is made from
 
 
 def make_demo_subject(output: Path, size: str, seed: int, overwrite: bool = False) -> None:

@@ -50,7 +50,7 @@ def write_frame(
     write_array(folder / "depths" / f"{index}.npy", depth)
     write_array(folder / "depths" / f"{index}_mask.npy", mask)
     write_array(
-        folder / "normals" / f"{index}.npy", np.where(mask[..., None], picture.normal, 0).astype(np.float32)
+        folder / "normals" / f"{index}.npy", np.where(mask[..., None], picture.normal, 0).astype(np.float16)
     )
     write_array(folder / "normals" / f"{index}_mask.npy", mask)
     part_colors = np.where(mask[..., None], PART_COLORS[picture.label], 0).astype(np.uint8)

@@ -157,9 +157,9 @@ def test_truth_files_reproduce_masks_depths_and_normals(root: Path, body: BodyMo
         normal = (
             interpolate_mesh(fragments, vertex_normals(vertices, body.faces_high)).permute(1, 2, 0).numpy()
         )
-        stored = np.load(folder / "normals" / f"{index}.npy")
+        stored = np.load(folder / "normals" / f"{index}.npy").astype(np.float32)
         cosine = (stored * normal * np.array([1, -1, -1])).sum(-1)[inside]
-        np.testing.assert_allclose(np.linalg.norm(stored[inside], axis=-1), 1, atol=1e-4)
+        np.testing.assert_allclose(np.linalg.norm(stored[inside], axis=-1), 1, atol=2e-3)
         assert np.median(cosine) > 0.97
         assert stored[inside][:, 2].mean() > 0.4  # towards the camera
 
