@@ -135,7 +135,8 @@ class Avatar(nn.Module):
     @property
     def appearance(self) -> Appearance:
         """Activated colours."""
-        return Appearance(torch.sigmoid(self.rgb), torch.sigmoid(self.rgb_aux), torch.sigmoid(self.seg))
+        rgb_aux = self.rgb if self.config.without_aux_rgb else self.rgb_aux
+        return Appearance(torch.sigmoid(self.rgb), torch.sigmoid(rgb_aux), torch.sigmoid(self.seg))
 
     def skinning_weights(self, mean: Tensor) -> Tensor:
         """Weights (N, 55): the body's own for hands and face, the diffused field's at `mean` elsewhere."""
@@ -157,6 +158,8 @@ class Avatar(nn.Module):
         A vertex sees the body joints within 4 rings of its dominant joint, so the pose part of the
         first layer takes one of 55 values and is computed once a joint.
         """
+        if self.config.without_pose_offsets:
+            return torch.zeros_like(self.neutral_vertices)
         first, *rest = self.mean_offset_offset_net
         assert isinstance(first, nn.Linear)
         dominant = weights.detach()[self.moving_index].argmax(1)

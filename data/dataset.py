@@ -54,7 +54,7 @@ class Subject:
         """Frame indices in increasing order: the listed ones of a generated split, all of the others."""
         folder = self.root / split
         if not folder.is_dir():
-            raise UserError(f"missing split: {folder}")
+            raise UserError(f"missing split: {folder}; a subject has {', '.join(TRAIN_SPLITS)} and {TEST}")
         if split in GENERATED:
             return _read_frame_list(folder / "frame_idx_list.txt")
         indices = set().union(*(_indices(folder / kind) for kind in ("images", "masks", "cam_params")))
@@ -93,10 +93,12 @@ class Subject:
 
     def check(self, splits: Sequence[str] = TRAIN_SPLITS, n_vertices: int | None = None) -> None:
         """Refuse a subject with problems before anything is computed: one UserError with the first few."""
-        problems = self.problems(splits, n_vertices)
-        if problems:
-            rest = f"; and {len(problems) - _SOME} more problems" if len(problems) > _SOME else ""
-            raise UserError("; ".join(problems[:_SOME]) + rest)
+        _refuse(self.problems(splits, n_vertices))
+
+    def check_frames(self, keys: Sequence[tuple[str, int]]) -> None:
+        """`check` of some frames' own files alone, without identity and textures."""
+        files = [FrameFiles(self.root, split, index) for split, index in keys]
+        _refuse([problem for entry in files for problem in frame_problems(entry, self.face_patch_size)])
 
     def problems(self, splits: Sequence[str] = TRAIN_SPLITS, n_vertices: int | None = None) -> list[str]:
         """All that is wrong with the splits' files; identity and textures are looked at with `captured`.
@@ -107,7 +109,7 @@ class Subject:
             return [f"missing folder: {self.root}"]
         problems: list[str] = []
         if CAPTURED in splits and (self.root / CAPTURED).is_dir():
-            problems += _failures(lambda: self._check_identity(n_vertices), self._check_textures)
+            problems += _failures(lambda: self.check_identity(n_vertices), self._check_textures)
         for split in splits:
             try:
                 listed, files = self.frames(split), self._param_files(split)
@@ -119,7 +121,8 @@ class Subject:
             problems += _failures(*(partial(read_smplx_params, path) for i, path in files if i not in listed))
         return problems
 
-    def _check_identity(self, n_vertices: int | None) -> None:
+    def check_identity(self, n_vertices: int | None) -> None:
+        """Refuse an identity with wrong shapes or of a body with other than `n_vertices` vertices."""
         n_rows = self.identity.face_offset.shape[0]
         if n_vertices is not None and n_rows != n_vertices:
             path = self.root / CAPTURED / "smplx_optimized" / "face_offset.json"
@@ -146,10 +149,14 @@ class Subject:
         return [(index, folder / f"{index}.json") for index in sorted(_indices(folder))]
 
 
-def training_list(subject: Subject) -> list[tuple[str, int]]:
-    """One epoch, unshuffled: captured frames as often as there are generated frames, then those (SPEC 13)."""
+def training_list(subject: Subject, is_balanced: bool = True) -> list[tuple[str, int]]:
+    """One epoch, unshuffled: captured frames as often as there are generated frames, then those (SPEC 13).
+
+    Not balanced: every frame once.
+    """
     generated = [(split, i) for split in GENERATED for i in subject.frames(split)]
-    return [(CAPTURED, i) for i in subject.frames(CAPTURED)] * len(generated) + generated
+    n_repeats = len(generated) if is_balanced else 1
+    return [(CAPTURED, i) for i in subject.frames(CAPTURED)] * n_repeats + generated
 
 
 def rendering_list(subject: Subject) -> list[tuple[str, int]]:
@@ -185,6 +192,13 @@ def _read_frame_list(path: Path) -> list[int]:
     if len(set(indices)) < len(indices):
         raise UserError(f"{path} lists a frame twice")
     return indices
+
+
+def _refuse(problems: list[str]) -> None:
+    """UserError with the first few problems, if there are any."""
+    if problems:
+        rest = f"; and {len(problems) - _SOME} more problems" if len(problems) > _SOME else ""
+        raise UserError("; ".join(problems[:_SOME]) + rest)
 
 
 def _failures(*checks: Callable[[], Any]) -> list[str]:

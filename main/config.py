@@ -38,6 +38,8 @@ class AvatarConfig:
     n_hidden: int = 128  # width of the offset net
     n_groups: int = 4  # GroupNorm groups
     offset_divisor: float = 100.0  # net output / this = metres
+    without_pose_offsets: bool = False  # ablation: the refined avatar is the base avatar
+    without_aux_rgb: bool = False  # ablation: the avatar's own colour serves as the auxiliary one
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class LossConfig:
     boundary: float = 0.1  # factor of the image terms on the photo where the boundary map is 1
     captured_geometry: float = 0.1  # factor of depth, normals and parts on the photo
     depth: float = 0.01
+    boundary_terms: float = 1.0  # the terms on the boundary itself; ablation: 0
     image_refined: float = 0.1  # 1 when poses are fitted
     hand_mask: float = 50.0
     patch: float = 0.1
@@ -77,6 +80,7 @@ class OptimConfig:
     eps: float = 1e-15
     lr_drop_at: float = 0.75  # fraction of all iterations
     lr_drop: float = 0.1
+    unbalanced_sampling: bool = False  # ablation: every photo once an epoch, not as often as generated frames
     fit_repeats: int = 10  # how often an epoch of pose fitting sees each test frame (SPEC 14)
 
 

@@ -30,14 +30,14 @@ class Job:
 
 
 def training_job(args: SubjectArgs, subject: Subject, device: torch.device) -> Job:
-    """A new avatar, initialised from the subject's identity and textures, with its frames' poses."""
+    """A new avatar, initialised from the (checked) subject's identity and textures, with its frames' poses."""
     body, field, optim = load_body(args), load_field(args), args.config.optim
-    subject.check(n_vertices=body.n_vertices)
+    subject.check_identity(body.n_vertices)
     avatar = Avatar(args.config.avatar, body, field, subject.identity)
     initialise(avatar, subject)
     poses = PoseTable(subject.smplx_params())
     model = PersonModel(avatar, poses).to(device)
-    keys = training_list(subject)
+    keys = training_list(subject, not optim.unbalanced_sampling)
     return Job(
         model,
         avatar_parameter_groups(avatar, optim) + poses.parameter_groups(optim.lr_smplx, optim.lr_hand),
@@ -63,7 +63,6 @@ def initialise(avatar: Avatar, subject: Subject) -> None:
 
 def fitting_job(args: SubjectArgs, subject: Subject, source: Path, device: torch.device) -> Job:
     """The avatar of a snapshot, frozen, with the poses of the test frames to be fitted."""
-    subject.check((TEST,))
     snapshot, optim = read_snapshot(source), args.config.optim
     poses = PoseTable(subject.smplx_params((TEST,)))
     model = load_snapshot_person(args, snapshot, source, poses).to(device)
