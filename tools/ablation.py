@@ -124,9 +124,11 @@ class Run:
 
     def score(self, snapshots: Path, renders: Path) -> dict[str, float]:
         """All metrics of a finished run."""
-        options = dict(zip(VARIANTS[self.variant][1][::2], VARIANTS[self.variant][1][1::2], strict=True))
         config = tyro.cli(
-            Config, args=[part for option in options.items() for part in option], use_underscores=True
+            Config,
+            args=VARIANTS[self.variant][1],
+            use_underscores=True,
+            config=(tyro.conf.FlagCreatePairsOff,),
         )
         person = SubjectArgs(
             self.args.subject_id, device="cpu", paths=Paths(self.args.subjects), config=config
