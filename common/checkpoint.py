@@ -79,6 +79,13 @@ def newest_snapshot(folder: Path) -> Path:
     return find_snapshot(folder, epochs[-1])
 
 
+def remove_snapshots(folder: Path, after: int) -> None:
+    """Remove the snapshots of epochs after `after`: those of an earlier run."""
+    for epoch in available_epochs(folder):
+        if epoch > after:
+            snapshot_path(folder, epoch).unlink()
+
+
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
     """Write a snapshot under its final name only when it is complete and on the disk."""
     content = {

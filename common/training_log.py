@@ -8,6 +8,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from common.renders import over, render_view
 from common.trainer import Losses, PersonModel
 from data.dataset import Frame
@@ -22,7 +23,12 @@ class TrainingLog:
 
         self.model = model
         self.preview = preview
-        self.writer = SummaryWriter(str(folder))
+        try:
+            self.writer = SummaryWriter(str(folder))
+        except OSError as error:
+            raise UserError(
+                f"cannot write {folder}: {error.strerror or error}; choose another --paths.output"
+            ) from error
 
     def __enter__(self) -> TrainingLog:
         return self

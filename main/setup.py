@@ -33,6 +33,7 @@ from main.config import (
     Config,
     Paths,
 )
+from main.config_check import check_config, check_seed
 
 DEMO_SIZES = {"demo": "small", "demo_full": "full", "demo_tiny": "tiny"}  # made on first use (SPEC 16)
 DEMO_SUBDIVISIONS = {"demo": 1, "demo_full": 2, "demo_tiny": 0}
@@ -79,6 +80,8 @@ def run(args_type: type[Args], command: Callable[[Args], None], description: str
             config=(tyro.conf.FlagCreatePairsOff,),
         )
         check_subject_id(args.subject_id)
+        check_config(args.config)
+        check_seed(args.seed)
         command(args)
 
     run_command(main)

@@ -35,8 +35,8 @@ def main(args: TestArgs) -> None:
     device = setup.choose_device(args.device)
     source = setup.snapshot_file(args, args.test_epoch, args.fit_pose_to_test)
     subject = setup.open_subject(args)
-    snapshot = read_snapshot(source)
-    model = setup.load_snapshot_person(args, snapshot, source).to(device)
+    subject.check_frames(listed_frames(args, subject))
+    model = setup.load_snapshot_person(args, read_snapshot(source), source).to(device)
     folder = args.paths.output / "result" / setup.model_folder(args, args.fit_pose_to_test).name
     for split, index in tqdm(frames_to_render(args, subject, model, source), desc="frames"):
         frame = subject.load(split, index).to(device)
@@ -46,9 +46,14 @@ def main(args: TestArgs) -> None:
     setup.logger.info("renders are in %s", folder)
 
 
-def frames_to_render(args: TestArgs, subject: Subject, model: PersonModel, source: Path) -> list[FrameKey]:
+def listed_frames(args: TestArgs, subject: Subject) -> list[FrameKey]:
     """The frames of the training splits, or the test frames whose poses were fitted."""
-    keys = fitting_list(subject) if args.fit_pose_to_test else rendering_list(subject)
+    return fitting_list(subject) if args.fit_pose_to_test else rendering_list(subject)
+
+
+def frames_to_render(args: TestArgs, subject: Subject, model: PersonModel, source: Path) -> list[FrameKey]:
+    """The listed frames; UserError if the snapshot lacks a pose."""
+    keys = listed_frames(args, subject)
     missing = [key for key in keys if key not in model.smplx_param_dict]
     if missing:
         split, index = missing[0]

@@ -20,6 +20,7 @@ from common.checkpoint import (
     network_state,
     newest_snapshot,
     read_snapshot,
+    remove_snapshots,
     save_snapshot,
     snapshot_path,
 )
@@ -27,6 +28,7 @@ from common.errors import UserError
 from common.objective import Objective
 from common.trainer import PersonModel, Schedule, Trainer, make_optimizer
 from common.training_log import TrainingLog
+from data.dataset import TEST, TRAIN_SPLITS
 from main import setup
 from main.jobs import fitting_job, training_job
 
@@ -46,7 +48,7 @@ class TrainArgs(setup.SubjectArgs):
     initialise_only: bool = False
     """Write the untrained avatar as snapshot 0 and stop; a baseline for evaluation."""
     overwrite: bool = False
-    """Start again although snapshots of the subject exist; they are replaced one by one."""
+    """Start again although snapshots of the subject exist; they are removed when the first new one is there."""
 
 
 def main(args: TrainArgs) -> None:
@@ -56,6 +58,7 @@ def main(args: TrainArgs) -> None:
     check_start(args, folder)
     torch.manual_seed(args.seed)
     subject = setup.open_subject(args)
+    subject.check((TEST,) if args.fit_pose_to_test else TRAIN_SPLITS)
     perceptual = setup.load_perceptual(args, device, not args.no_lpips, args.lpips_weights)
     if args.fit_pose_to_test:
         job = fitting_job(args, subject, newest_snapshot(folder), device)
@@ -67,6 +70,7 @@ def main(args: TrainArgs) -> None:
     if args.initialise_only:
         state = Snapshot(0, network_state(model), optimizer.state_dict())
         save_snapshot(snapshot_path(folder, 0), state)
+        remove_snapshots(folder, after=0)
         return
     first_epoch = resume(args, folder, model, optimizer) if args.continue_ else 0
 
@@ -81,6 +85,8 @@ def main(args: TrainArgs) -> None:
             trainer.run_epoch(epoch)
             state = Snapshot(epoch, network_state(model), optimizer.state_dict())
             save_snapshot(snapshot_path(folder, epoch), state)
+            if not args.continue_:
+                remove_snapshots(folder, after=epoch)
             log.images((epoch + 1) * len(job.keys))
     setup.logger.info("snapshots are in %s", folder)
 
@@ -92,6 +98,12 @@ def check_start(args: TrainArgs, folder: Path) -> None:
             "--fit_pose_to_test needs --continue: it starts from the avatar that "
             "tools/prepare_fit_pose_to_test.py put into the folder of the fit"
         )
+    if args.continue_ and (args.overwrite or args.initialise_only):
+        raise UserError(
+            "--continue goes on; leave it out to start again with --overwrite or --initialise_only"
+        )
+    if args.fit_pose_to_test and args.config.optim.n_epochs < 2:
+        raise UserError("--optim.n_epochs 1: fitting starts with epoch 1, so give 2 or more")
     if args.continue_:
         newest_snapshot(folder)
     elif available_epochs(folder) and not args.overwrite:
@@ -108,6 +120,10 @@ def resume(args: TrainArgs, folder: Path, model: PersonModel, optimizer: torch.o
     if not is_start_of_fit:
         load_network(model, snapshot.network, path)
         load_optimizer(optimizer, snapshot.optimizer, path)
+    if snapshot.epoch + 1 >= args.config.optim.n_epochs:
+        setup.logger.info(
+            "%s is of the last epoch already; to train longer, give a greater --optim.n_epochs", path
+        )
     return snapshot.epoch + 1
 
 

@@ -1,4 +1,4 @@
-"""PSNR, SSIM and LPIPS of a X-Humans subject's test renders (SPEC 14)."""
+"""PSNR, SSIM and LPIPS of an X-Humans subject's test renders (SPEC 14)."""
 
 from __future__ import annotations
 

@@ -8,7 +8,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tyro
 
-from common.checkpoint import newest_snapshot, read_snapshot, save_snapshot, snapshot_path
+from common.checkpoint import (
+    available_epochs,
+    newest_snapshot,
+    read_snapshot,
+    remove_snapshots,
+    save_snapshot,
+    snapshot_path,
+)
 from common.errors import UserError, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,23 +26,33 @@ SUFFIX = "_fit_pose_to_test"
 class Args:
     root_path: Path
     """Folder of the subject's snapshots: output/model_dump/S."""
+    overwrite: bool = False
+    """Start the fit again although there are fitted poses from an earlier one; they are removed."""
 
 
-def prepare(root_path: Path) -> Path:
+def prepare(root_path: Path, overwrite: bool = False) -> Path:
     """Copy the newest snapshot with its epoch set to 0; the new file's path."""
     source = newest_snapshot(root_path)
-    target = snapshot_path(root_path.with_name(root_path.name + SUFFIX), 0)
+    folder = root_path.with_name(root_path.name + SUFFIX)
+    fitted = [epoch for epoch in available_epochs(folder) if epoch > 0]
+    if fitted and not overwrite:
+        raise UserError(
+            f"{folder} has snapshots of an earlier fit (epochs {', '.join(map(str, fitted))}), from which "
+            "--continue would go on; give --overwrite to remove them"
+        )
+    target = snapshot_path(folder, 0)
     save_snapshot(target, read_snapshot(source).at_epoch(0))
+    remove_snapshots(folder, after=0)
     print(f"{source} -> {target}")
     return target
 
 
 def main() -> None:
-    args = tyro.cli(Args, description=__doc__, use_underscores=True)
+    args = tyro.cli(Args, description=__doc__, use_underscores=True, config=(tyro.conf.FlagCreatePairsOff,))
     folder = args.root_path if args.root_path.is_dir() else ROOT / args.root_path
     if not folder.is_dir():
         raise UserError(f"--root_path {args.root_path} is not a folder; give output/model_dump/<subject>")
-    prepare(folder.resolve())
+    prepare(folder.resolve(), args.overwrite)
 
 
 if __name__ == "__main__":

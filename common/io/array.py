@@ -27,13 +27,13 @@ def open_array(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
                 raise UserError(f"{path} is not a .npy file; write it with numpy.save")
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise UserError(f"missing file: {path}") from None
+        raise UserError(f"missing file: {path}; put it there") from None
     except _BROKEN as error:
         raise UserError(f"{path} is truncated or not a plain .npy array ({error}); write it again") from error
     if array.dtype.kind not in "biuf":
-        raise UserError(f"{path} holds {array.dtype} values, expected numbers")
+        raise UserError(f"{path} holds {array.dtype} values, expected numbers; write it again")
     if shape is not None and array.shape != shape:
-        raise UserError(f"{path} has shape {array.shape}, expected {shape}")
+        raise UserError(f"{path} has shape {array.shape}, expected {shape}; write it again")
     return array
 
 

@@ -40,7 +40,7 @@ def check_image(path: Path, size: tuple[int, int] | None = None) -> tuple[int, i
             _check_mode(path, image.mode)
             image.verify()
     except FileNotFoundError:
-        raise UserError(f"missing file: {path}") from None
+        raise UserError(f"missing file: {path}; put it there") from None
     except (*_BROKEN, UnidentifiedImageError) as error:
         raise _broken(path, error) from error
     _check_size(path, (height, width), size)
@@ -53,7 +53,7 @@ def image_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return image.height, image.width
     except FileNotFoundError:
-        raise UserError(f"missing file: {path}") from None
+        raise UserError(f"missing file: {path}; put it there") from None
     except (*_BROKEN, UnidentifiedImageError) as error:
         raise _broken(path, error) from error
 
@@ -83,7 +83,7 @@ def _read(path: Path, size: tuple[int, int] | None) -> np.ndarray:
             _check_size(path, (image.height, image.width), size)
             return np.array(image.convert("RGB"))
     except FileNotFoundError:
-        raise UserError(f"missing file: {path}") from None
+        raise UserError(f"missing file: {path}; put it there") from None
     except (*_BROKEN, UnidentifiedImageError) as error:
         raise _broken(path, error) from error
 
@@ -100,7 +100,7 @@ def _check_mode(path: Path, mode: str) -> None:
 def _check_size(path: Path, found: tuple[int, int], expected: tuple[int, int] | None) -> None:
     if expected is not None and found != expected:
         sizes = f"{found[1]} x {found[0]} pixels (width x height), expected {expected[1]} x {expected[0]}"
-        raise UserError(f"{path} is {sizes}")
+        raise UserError(f"{path} is {sizes}; write it again in that size")
 
 
 def _broken(path: Path, error: BaseException) -> UserError:

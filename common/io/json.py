@@ -20,7 +20,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"missing file: {path}") from None
+        raise UserError(f"missing file: {path}; put it there") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -34,7 +34,7 @@ def read_json_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
         raise UserError(f"{path} holds a {type(content).__name__}, expected an object with {', '.join(keys)}")
     missing = [key for key in keys if key not in content]
     if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}")
+        raise UserError(f"{path} lacks {', '.join(missing)}; write it again with all of them")
     return content
 
 
@@ -48,7 +48,7 @@ def numbers(value: Any, shape: tuple[int, ...], where: str) -> Tensor:
     except (ValueError, TypeError, OverflowError):
         array = np.empty(0, dtype=object)  # ragged lists
     if array.dtype.kind not in "iuf":
-        raise UserError(f"{where} is not a list of numbers of shape {_show(shape)}")
+        raise UserError(f"{where} is not a list of numbers of shape {_show(shape)}; write it again")
     squeezed = tuple(n for n in array.shape if n != 1)
     target = tuple(n for n in shape if n != 1)
     inner = math.prod(n for n in shape if n != -1)
@@ -56,7 +56,7 @@ def numbers(value: Any, shape: tuple[int, ...], where: str) -> Tensor:
     is_nested = tuple(-1 if t == -1 else n for n, t in zip(squeezed, target, strict=False)) == target
     is_nested = is_nested and len(squeezed) == len(target)
     if array.size == 0 or not (is_flat or is_nested):
-        raise UserError(f"{where} has shape {_show(array.shape)}, expected {_show(shape)}")
+        raise UserError(f"{where} has shape {_show(array.shape)}, expected {_show(shape)}; write it again")
     with np.errstate(over="ignore"):  # becomes infinite and is refused below
         tensor = torch.from_numpy(array.astype(np.float32)).reshape(shape)
     if not torch.isfinite(tensor).all():
