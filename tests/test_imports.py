@@ -1,0 +1,87 @@
+"""Importing the library is inert: nothing on the disk, no CUDA, no torchvision, and quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_CPU_S = 3.0
+PROGRAM = """
+import importlib, json, pkgutil, sys, time
+import common
+names = [m.name for m in pkgutil.walk_packages(common.__path__, "common.")]
+for name in names:
+    importlib.import_module(name)
+cpu_s = time.process_time()
+import torch
+print(json.dumps({
+    "names": names, "cpu_s": cpu_s, "is_cuda_initialised": torch.cuda.is_initialized(),
+    "modules": sorted(sys.modules), "where": common.__path__[0],
+}))
+"""
+
+
+def tree(folder: Path) -> list[tuple[str, int, int]]:
+    """Every file and folder with its size and time."""
+    entries = [(path, path.stat()) for path in sorted(folder.rglob("*"))]
+    return [(str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns) for path, stat in entries]
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What a fresh process finds after importing every module of a bare copy of the library."""
+    box = tmp_path_factory.mktemp("imports")
+    for package in ("common", "main", "data"):
+        for source in (ROOT / package).rglob("*.py"):
+            target = box / "code" / source.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    home = box / "home"
+    for folder in ("cache", "tmp"):
+        (home / folder).mkdir(parents=True)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "TORCH"))},
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "TMPDIR": str(home / "tmp"),
+        "OMP_NUM_THREADS": "1",
+    }
+    before = tree(box)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=box / "code", env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert Path(found["where"]) == box / "code" / "common"
+    return {**found, "said": done.stderr, "is_disk_untouched": tree(box) == before}
+
+
+def test_every_module_can_be_imported_silently(imported):
+    assert len(imported["names"]) > 40
+    assert imported["said"] == ""
+
+
+def test_imports_make_no_files_or_folders(imported):
+    assert imported["is_disk_untouched"]
+
+
+def test_imports_do_not_start_cuda(imported):
+    assert not imported["is_cuda_initialised"]
+
+
+@pytest.mark.parametrize("module", ["torchvision", "torch._dynamo", "lpips", "chumpy", "anny", "tensorboard"])
+def test_imports_do_without_heavy_or_foreign_packages(imported, module):
+    assert module not in imported["modules"]
+
+
+def test_imports_take_less_than_three_seconds(imported):
+    assert imported["cpu_s"] < MAX_CPU_S
