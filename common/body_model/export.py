@@ -8,6 +8,7 @@ import numpy as np
 
 from common.body_model.data import BodyData
 from common.errors import UserError
+from common.io.atomic import atomic_path
 from common.joints import N_JOINTS
 
 MIN_VERTICES = 9930  # smplx's class picks key points by vertex number, up to 9929
@@ -61,5 +62,5 @@ def export_smplx_model(body: BodyData, file: Path) -> None:
             f"the body has {body.n_vertices} vertices, but the smplx package's class needs {MIN_VERTICES} or "
             "more; use its functions (smplx.lbs) with the runtime file instead"
         )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(file, allow_pickle=False, **smplx_arrays(body))
+    with atomic_path(file) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **smplx_arrays(body))

@@ -1,0 +1,43 @@
+"""`--help` of every command is complete, with the option names of SPEC 2."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.cli.commands import SCRIPTS, run_here
+
+SUBJECT_OPTIONS = ["subject_id", "device", "seed", "human_model_path", "skinning_field_path", "paths.output"]
+OPTIONS = {
+    "main/train.py": [
+        *SUBJECT_OPTIONS,
+        "continue",
+        "fit_pose_to_test",
+        "no_lpips",
+        "lpips_weights",
+        "optim.n_epochs",
+    ],
+    "main/test.py": [*SUBJECT_OPTIONS, "test_epoch", "fit_pose_to_test"],
+    "main/get_neutral_pose.py": [*SUBJECT_OPTIONS, "test_epoch", "refined"],
+    "main/animation.py": [*SUBJECT_OPTIONS, "test_epoch", "motion_path", "use_bkg", "width", "height"],
+    "tools/prepare_fit_pose_to_test.py": ["root_path"],
+    "tools/eval_neuman.py": ["output_path", "subject_id"],
+    "tools/eval_xhumans.py": ["output_path", "subject_id"],
+    "tools/prepare_body_model.py": ["human_model_path", "gender"],
+    "tools/make_demo_subject.py": ["output", "size", "seed"],
+    "tools/export_smplx_model.py": ["output", "body"],
+    "tools/diffused_skinning_weights/make_skinning_weight.py": ["human_model_path", "output", "resolution"],
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_names_every_option_with_underscores_and_says_what_it_does(script, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit) as stop:
+        run_here(script, ["--help"], monkeypatch)
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    shown = set(re.findall(r"--([A-Za-z][\w.\-]*)", printed))
+    assert set(OPTIONS[script]) <= shown
+    assert not [name for name in shown if "-" in name]
