@@ -17,7 +17,7 @@ from common.body_model.identity import Identity
 from common.camera import Camera
 from common.mesh import NeighbourLists
 from common.pose import SmplxParams
-from common.skinning_field import SkinningField
+from common.skinning_field import FieldSettings, SkinningField, build_skinning_field
 from main.config import AvatarConfig
 
 Golden = Callable[[str], dict[str, np.ndarray]]
@@ -44,13 +44,19 @@ def load_body(golden: Golden, golden_path: GoldenPath) -> BodyModel:
 
 
 def load_field(golden: Golden) -> SkinningField:
-    """Field a of the golden arrays."""
-    field = golden("04_skinning_field.npz")
-    return SkinningField(
-        tensor(field["field_a"]),
-        torch.tensor([field[f"coord_{axis}_a"][0] for axis in "xyz"]),
-        torch.tensor([field[f"coord_{axis}_a"][-1] for axis in "xyz"]),
-    )
+    """Field a of the golden arrays, as stored; made anew (equal to 4e-7) where it was left out for its size."""
+    stored = golden("04_skinning_field.npz")
+    if "field_a" not in stored:
+        return build_field(stored, "a")
+    lower, upper = (torch.tensor([stored[f"coord_{axis}_a"][end] for axis in "xyz"]) for end in (0, -1))
+    return SkinningField(tensor(stored["field_a"]), lower, upper)
+
+
+def build_field(stored: dict[str, np.ndarray], case: str) -> SkinningField:
+    """Field a, b or c built from the stored vertices and weights."""
+    resolution, n_iterations, threshold, expansion = stored[f"args_{case}"].tolist()
+    settings = FieldSettings(int(resolution), int(n_iterations), threshold, expansion)
+    return build_skinning_field(tensor(stored["verts"]), tensor(stored["weights"]), settings, progress=False)
 
 
 def load_avatar(body: BodyModel, field: SkinningField, state: dict[str, np.ndarray]) -> Avatar:

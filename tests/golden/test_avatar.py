@@ -21,9 +21,8 @@ def arrays(golden):
 
 
 @pytest.fixture(scope="module")
-def avatar(golden, golden_path) -> Avatar:
-    body = scene.load_body(golden, golden_path)
-    return scene.load_avatar(body, scene.load_field(golden), golden("05_persona_state.npz"))
+def avatar(golden, golden_body, golden_field) -> Avatar:
+    return scene.load_avatar(golden_body, golden_field, golden("05_persona_state.npz"))
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,11 @@ def test_zero_pose(body, arrays, identity):
     assert_close(body.zero_pose_joints(identity), arrays["zero_pose_joints"])
     vertices = body.vertices(SmplxParams.zeros(), identity).vertices
     assert_close(vertices, arrays["zero_pose_lr"])
-    assert_close(body.subdivider.interpolate(vertices), arrays["zero_pose_hr"])
+
+
+def test_zero_pose_on_the_subdivided_mesh(body, golden, identity):
+    vertices = body.vertices(SmplxParams.zeros(), identity).vertices
+    assert_close(body.subdivider.interpolate(vertices), golden("03_body_model.npz")["zero_pose_hr"])
 
 
 def test_world_space(body, arrays, identity):

@@ -60,11 +60,10 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def cases(golden, golden_path) -> dict[str, Case]:
-    body, field = scene.load_body(golden, golden_path), scene.load_field(golden)
+def cases(golden, golden_path, golden_body, golden_field) -> dict[str, Case]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("common.renders.hand_mesh_mask", published_hand_mesh_mask)
-        return {mode: Case(mode, golden, golden_path, body, field) for mode in MODES}
+        return {mode: Case(mode, golden, golden_path, golden_body, golden_field) for mode in MODES}
 
 
 def published_hand_mesh_mask(vertices, body, camera):
@@ -77,7 +76,7 @@ def published_hand_mesh_mask(vertices, body, camera):
 def test_terms_and_their_values(cases, mode):
     case = cases[mode]
     expected = {name: term["mean"] for name, term in case.expected["terms"].items()}
-    ours = {name: float(term) for name, term in case.terms.items()}
+    ours = {name: float(term.detach()) for name, term in case.terms.items()}
     absent = {name for name, value in expected.items() if value == 0 and name in ("mask_hand", "face_geo")}
     assert set(ours) == set(expected) - absent
     for name, value in ours.items():

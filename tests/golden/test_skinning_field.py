@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.skinning_field import FieldSettings, SkinningField, build_skinning_field
+from common.body_model.body import BodyModel
+from common.skinning_field import SkinningField
+from tests.golden.scene import build_field
 
 Arrays = dict[str, np.ndarray]
 Golden = Callable[[str], Arrays]
@@ -27,22 +29,9 @@ def stored(golden: Golden) -> Arrays:
     return golden("04_skinning_field.npz")
 
 
-def build(stored: Arrays, case: str) -> SkinningField:
-    resolution, n_iterations, threshold, expansion = stored[f"args_{case}"].tolist()
-    settings = FieldSettings(int(resolution), int(n_iterations), threshold, expansion)
-    vertices, weights = torch.from_numpy(stored["verts"]), torch.from_numpy(stored["weights"])
-    return build_skinning_field(vertices, weights, settings, progress=False)
-
-
-def stored_field(stored: Arrays) -> SkinningField:
-    """Field a, the one behind the golden avatar."""
-    lower, upper = (torch.tensor([stored[f"coord_{axis}_a"][end] for axis in "xyz"]) for end in (0, -1))
-    return SkinningField(torch.from_numpy(stored["field_a"]), lower, upper)
-
-
 @pytest.mark.parametrize("case", ["a", "b", "c"])
 def test_grid_coordinates(stored: Arrays, case: str, tmp_path: Path) -> None:
-    build(stored, case).save(tmp_path)
+    build_field(stored, case).save(tmp_path)
     for axis in "xyz":
         found = np.load(tmp_path / f"skinning_grid_coords_{axis}.npy")
         np.testing.assert_allclose(found, stored[f"coord_{axis}_{case}"], atol=1e-6)
@@ -50,19 +39,25 @@ def test_grid_coordinates(stored: Arrays, case: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", ["a", "c"])
 def test_whole_field(stored: Arrays, case: str) -> None:
-    np.testing.assert_allclose(build(stored, case).weights.numpy(), stored[f"field_{case}"], atol=TOLERANCE)
+    np.testing.assert_allclose(
+        build_field(stored, case).weights.numpy(), stored[f"field_{case}"], atol=TOLERANCE
+    )
 
 
 def test_field_after_few_iterations(stored: Arrays) -> None:
-    found = build(stored, "b").weights.flatten(0, 2)[torch.from_numpy(stored["field_b_flat_idx"])]
+    found = build_field(stored, "b").weights.flatten(0, 2)[torch.from_numpy(stored["field_b_flat_idx"])]
     np.testing.assert_allclose(found.numpy(), stored["field_b_sample"], atol=TOLERANCE)
 
 
 def test_empty_cells_are_the_stored_ones(stored: Arrays) -> None:
-    assert np.array_equal(build(stored, "c").weights.numpy().sum(-1) == 0, stored["field_c"].sum(-1) == 0)
+    assert np.array_equal(
+        build_field(stored, "c").weights.numpy().sum(-1) == 0, stored["field_c"].sum(-1) == 0
+    )
 
 
-def test_the_tool_makes_the_stored_field(stored: Arrays, golden_path: Callable, tmp_path: Path) -> None:
+def test_the_tool_makes_the_stored_field(
+    stored: Arrays, golden_field: SkinningField, golden_path: Callable, tmp_path: Path
+) -> None:
     """Body files to field: neutral gender, neutral pose with mean hands, closed jaw."""
     resolution = len(stored["coord_x_a"])
     models = golden_path("assets/human_model_files")
@@ -70,9 +65,9 @@ def test_the_tool_makes_the_stored_field(stored: Arrays, golden_path: Callable, 
     subprocess.run([*command, "--resolution", str(resolution)], check=True, cwd=tmp_path, env=os.environ)
     found = SkinningField.load(tmp_path)
     # Posing the body moves vertices by rounding, and single grid points at the threshold may fall in or out.
-    difference = np.abs(found.weights.numpy() - stored["field_a"]).max(-1)
-    assert (difference > 1e-4).mean() < 1e-3
-    torch.testing.assert_close(found.upper, stored_field(stored).upper, atol=2e-5, rtol=0)
+    difference = (found.weights - golden_field.weights).abs().amax(-1)
+    assert (difference > 1e-4).float().mean() < 1e-3
+    torch.testing.assert_close(found.upper, golden_field.upper, atol=2e-5, rtol=0)
 
 
 def looked_up(avatar: Arrays) -> np.ndarray:
@@ -88,31 +83,31 @@ def scales(avatar: Arrays) -> Tensor:
     return torch.from_numpy(avatar["scale"][:, :1])
 
 
-def test_base_weights(stored: Arrays, golden: Golden) -> None:
+def test_base_weights(golden_field: SkinningField, golden: Golden) -> None:
     avatar = golden("05_persona.npz")
-    found = stored_field(stored).sample(base_positions(avatar), scales(avatar)).numpy()
+    found = golden_field.sample(base_positions(avatar), scales(avatar)).numpy()
     rows = looked_up(avatar)
     np.testing.assert_allclose(found[rows], avatar["skinning_weight"][rows], atol=TOLERANCE)
 
 
-def test_refined_weights(stored: Arrays, golden: Golden) -> None:
+def test_refined_weights(golden_field: SkinningField, golden_body: BodyModel, golden: Golden) -> None:
     avatar = golden("05_persona.npz")
-    expression = golden("03_masks.npz")["expr_dirs_hr"] @ avatar["smplx_expr"]
-    refined = base_positions(avatar) + torch.from_numpy(avatar["mean_offset_offset"] + expression)
+    expression = golden_body.expr_dirs_high @ torch.from_numpy(avatar["smplx_expr"])
+    refined = base_positions(avatar) + torch.from_numpy(avatar["mean_offset_offset"]) + expression
     index = avatar["sample_idx"]
-    found = stored_field(stored).sample(refined[index], scales(avatar)[index]).numpy()
+    found = golden_field.sample(refined[index], scales(avatar)[index]).numpy()
     rows = looked_up(avatar)[index]
     np.testing.assert_allclose(found[rows], avatar["skinning_weight_refined_sample"][rows], atol=TOLERANCE)
 
 
-def test_gaussians_far_outside_keep_weights(stored: Arrays, golden: Golden) -> None:
+def test_gaussians_far_outside_keep_weights(golden_field: SkinningField, golden: Golden) -> None:
     """Deliberate difference (SPEC 18): the published weights are all zero there."""
     avatar, outside = golden("05_persona.npz"), golden("05_out_of_field.npz")
     assert (outside["skinning_weight"] == 0).all()
     index = outside["vertex_idx"]
     mean = base_positions(avatar)[index] + torch.from_numpy(outside["added_offset"])
     scale = scales(avatar)[index]
-    found = stored_field(stored).sample(mean, scale)
-    farther = stored_field(stored).sample(mean + torch.from_numpy(outside["added_offset"]), scale)
+    found = golden_field.sample(mean, scale)
+    farther = golden_field.sample(mean + torch.from_numpy(outside["added_offset"]), scale)
     torch.testing.assert_close(found.sum(1), torch.ones(len(index)))
     torch.testing.assert_close(found, farther)

@@ -27,8 +27,8 @@ from tests.golden import scene
 
 
 @pytest.fixture(scope="module")
-def parts(golden, golden_path):
-    return scene.load_body(golden, golden_path), scene.load_field(golden)
+def parts(golden_body, golden_field):
+    return golden_body, golden_field
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from common.mesh import Subdivider, subdivide
@@ -19,14 +20,19 @@ def test_edges_and_faces_have_the_published_order(golden):
     assert n_vertices == int(arrays["vertex_num_hr"])
 
 
-def test_features_and_flags_are_interpolated_as_published(golden):
+@pytest.mark.parametrize("feature", ["verts", "feat"])
+@pytest.mark.parametrize(("n_levels", "level"), [(0, "lr"), (1, "l1"), (2, "hr")])
+def test_features_are_interpolated_as_published(golden, n_levels, level, feature):
     arrays = golden("01_subdivision.npz")
-    for levels, suffix in ((0, "lr"), (1, "l1"), (2, "hr")):
-        subdivider = Subdivider(arrays["faces_lr"], arrays["verts_lr"].shape[0], levels)
-        np.testing.assert_array_equal(subdivider.faces, arrays[f"faces_{suffix}"])
-        for name in ("verts", "feat"):
-            fine = subdivider.interpolate(torch.from_numpy(arrays[f"{name}_lr"]))
-            np.testing.assert_allclose(fine, arrays[f"{name}_{suffix}"], atol=2e-5, rtol=0)
+    subdivider = Subdivider(arrays["faces_lr"], arrays["verts_lr"].shape[0], n_levels)
+    np.testing.assert_array_equal(subdivider.faces, arrays[f"faces_{level}"])
+    fine = subdivider.interpolate(torch.from_numpy(arrays[f"{feature}_lr"]))
+    np.testing.assert_allclose(fine, arrays[f"{feature}_{level}"], atol=2e-5, rtol=0)
+
+
+def test_flags_are_interpolated_as_published(golden):
+    arrays = golden("01_subdivision.npz")
+    subdivider = Subdivider(arrays["faces_lr"], arrays["verts_lr"].shape[0], 2)
     flag = torch.from_numpy(arrays["flag_lr"])
     np.testing.assert_array_equal(subdivider.interpolate(flag), arrays["flag_hr"])
     np.testing.assert_array_equal(subdivider.interpolate_flag(flag), arrays["flag_hr"] == 1)
