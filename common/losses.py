@@ -48,8 +48,9 @@ def structural_similarity(
     x: Tensor, y: Tensor, size: int, sigma: float, c1: float, c2: float, padding: int
 ) -> Tensor:
     """SSIM (Wang et al. 2004, eq. 13) of (..., H, W) at every position of the Gaussian window."""
-    moments = gaussian_filter(torch.stack([x, y, x * x, y * y, x * y]), size, sigma, padding)
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = moments.unbind(0)
+    # Apart, so that a constant y costs nothing in the backward pass.
+    mean_x, mean_xx, mean_xy = gaussian_filter(torch.stack([x, x * x, x * y]), size, sigma, padding).unbind(0)
+    mean_y, mean_yy = gaussian_filter(torch.stack([y, y * y]), size, sigma, padding).unbind(0)
     mean_product = mean_x * mean_y
     mean_squares = mean_x.square() + mean_y.square()
     luminance = (2 * mean_product + c1) / (mean_squares + c1)
@@ -64,6 +65,38 @@ def ssim_map(
     return structural_similarity(x, y, size, sigma, c1, c2, padding=size // 2)
 
 
+def differing_box(x: Tensor, y: Tensor, margin: int) -> tuple[slice, slice]:
+    """Rows and columns of the smallest box around all pixels where x and y (..., H, W) differ, grown by `margin`."""
+    differs = (x.detach() != y.detach()).flatten(0, -3).any(0)
+    rows, columns = differs.any(1).nonzero().flatten().tolist(), differs.any(0).nonzero().flatten().tolist()
+    if not rows:
+        return slice(0, 0), slice(0, 0)
+    return (
+        slice(max(rows[0] - margin, 0), rows[-1] + 1 + margin),
+        slice(max(columns[0] - margin, 0), columns[-1] + 1 + margin),
+    )
+
+
+def dissimilarity_map(x: Tensor, y: Tensor, radius: int = 5) -> Tensor:
+    """1 - SSIM map of images (..., H, W), computed only where it is not 0: within a window of a difference."""
+    height, width = x.shape[-2:]
+    rows, columns = differing_box(
+        x, y, margin=2 * radius
+    )  # a window around every pixel that a difference reaches
+    if rows.stop == 0:
+        return torch.zeros_like(x)
+    box = (..., rows, columns)
+    rest = (columns.start, max(width - columns.stop, 0), rows.start, max(height - rows.stop, 0))
+    inside = 1 - ssim_map(x[box], y[box], size=2 * radius + 1)
+    # Along a cut the windows are incomplete, and the images are equal as far as any window there reaches.
+    kept = torch.ones(inside.shape[-2:], dtype=torch.bool, device=x.device)
+    kept[: min(rest[2], radius)] = False
+    kept[kept.shape[0] - min(rest[3], radius) :] = False
+    kept[:, : min(rest[0], radius)] = False
+    kept[:, kept.shape[1] - min(rest[1], radius) :] = False
+    return F.pad(inside * kept, rest)
+
+
 def image_loss(
     x: Tensor,
     y: Tensor,
@@ -74,7 +107,7 @@ def image_loss(
 ) -> Tensor:
     """L_img of images (..., 3, H, W) in [0, 1]: 0.8 |x - y| + 0.2 (1 - SSIM) + LPIPS, per element."""
     assert x.shape == y.shape and x.shape[-3] == 3, (x.shape, y.shape)
-    loss = l1_factor * (x - y).abs() + ssim_factor * (1 - ssim_map(x, y))
+    loss = l1_factor * (x - y).abs() + ssim_factor * dissimilarity_map(x, y)
     if perceptual is None:
         return loss
     distance = perceptual(x.reshape(-1, *x.shape[-3:]), y.reshape(-1, *y.shape[-3:]))

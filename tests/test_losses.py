@@ -307,3 +307,24 @@ def test_terms_are_averaged_then_weighted_and_empty_ones_are_zero():
 def test_a_term_without_a_factor_is_an_error():
     with pytest.raises(KeyError, match="img"):
         losses.reduce_terms({"img": torch.ones(1)}, {})
+
+
+@pytest.mark.parametrize(
+    "box", [(9, 20, 4, 30), (0, 3, 30, 37), (22, 23, 0, 1), (0, 25, 0, 37), (8, 8, 8, 8)]
+)
+def test_dissimilarity_near_differences_equals_that_of_the_whole_image(box, generator):
+    top, bottom, left, right = box
+    target = images(generator, 2, 3, 25, 37)
+    image = target.clone()
+    image[..., top:bottom, left:right] = images(generator, 2, 3, bottom - top, right - left)
+    image.requires_grad_(True)
+    weight = images(generator, *image.shape)
+    whole = 1 - losses.ssim_map(image, target)
+    near = losses.dissimilarity_map(image, target)
+    assert_close(near, whole, rtol=0, atol=1e-12)
+    if image.detach().equal(target):
+        assert not near.any()
+        return
+    (expected,) = torch.autograd.grad((whole * weight).sum(), image)
+    (actual,) = torch.autograd.grad((near * weight).sum(), image)
+    assert_close(actual, expected, rtol=0, atol=1e-12)
