@@ -36,7 +36,7 @@ from main.config import (
 from main.config_check import check_config, check_seed
 
 DEMO_SIZES = {"demo": "small", "demo_full": "full", "demo_tiny": "tiny"}  # made on first use (SPEC 16)
-DEMO_SUBDIVISIONS = {"demo": 1, "demo_full": 2, "demo_tiny": 0}
+DEMO_SUBDIVISIONS = {"demo": 1, "demo_full": 2, "demo_tiny": 1}
 PUBLISHED_SUBDIVISIONS = 2
 FIT_SUFFIX = "_fit_pose_to_test"
 
