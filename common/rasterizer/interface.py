@@ -57,8 +57,18 @@ def _load_numba() -> Backend:
     return render
 
 
-_loaders: dict[str, Callable[[], Backend]] = {"torch": _load_torch, "numba": _load_numba}
-_default_of_device = {"cpu": "numba", "cuda": "torch"}
+def _load_triton() -> Backend:
+    from common.rasterizer.triton_loader import render
+
+    return render
+
+
+_loaders: dict[str, Callable[[], Backend]] = {
+    "torch": _load_torch,
+    "numba": _load_numba,
+    "triton": _load_triton,
+}
+_default_of_device = {"cpu": "numba", "cuda": "triton"}
 
 
 def register_backend(name: str, load: Callable[[], Backend], default_for: str | None = None) -> None:
@@ -106,7 +116,7 @@ def rasterize(
     detached: C flags; a flagged channel sends no gradient to geometry (its gradient to `channels` flows).
     background (C,), default 0, and the camera are constants. Quaternions are normalised here.
     Gradients to mean, scale, rotation, opacity and channels follow the published backward.
-    backend: "auto" (numba for CPU tensors, torch for CUDA tensors) or a name of `backend_names()`.
+    backend: "auto" (numba for CPU tensors, triton for CUDA tensors) or a name of `backend_names()`.
     """
     _check_shapes(gaussians, channels)
     like = gaussians.mean

@@ -1,0 +1,387 @@
+"""Gaussian rasterizer on the GPU: Triton kernels, forward and backward, behind one autograd function (SPEC 10).
+
+Nothing waits for the device: lists of (Gaussian, tile) pairs get a capacity from earlier calls, and their true number
+arrives while the rest of the call is already queued; only if it is larger is the call repeated. While a CUDA graph
+is captured there is no repeating: if a replay finds more pairs than fit, its image is NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from common.rasterizer import triton_blending, triton_projection
+from common.rasterizer.interface import Splats
+
+SIDE_PX = 4  # side of the tiles that are blended; divides TILE_PX
+SEGMENT = 256  # slots that the backward walks in one piece
+MAX_PAIRS = 2**28  # memory: about 30 bytes a pair, more with many channels
+SPARE = 1.25  # capacity over what was last needed
+ROUNDING = 16384  # of capacities
+LARGEST_INT16 = 2**15 - 1
+PROJECTION_BLOCK = 128
+PAIR_BLOCK = 512
+
+
+class TooManyPairs(RuntimeError):
+    """The Gaussians touch more tiles than the kernels are made for."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How blending is cut up: Gaussians at a time and warps per program, in the forward and in the backward."""
+
+    side: int = SIDE_PX
+    k: int = 64
+    n_warps: int = 1
+    k_backward: int = 32
+    n_warps_backward: int = 1
+    longest_first: bool = True
+
+
+TUNING = Tuning()
+
+
+@dataclass(frozen=True)
+class Footprints:
+    """Outputs of `triton_projection.project`, and the Gaussians in depth order."""
+
+    row: Tensor  # (N, 8)
+    box: Tensor  # (N, 2) int32
+    count: Tensor  # (N,) int32
+    order: Tensor  # (N,) int64, front to back
+    end: Tensor  # (N,) int64 running sum of `count` in that order
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Which Gaussians touch each tile, front to back."""
+
+    slot: Tensor  # (capacity,) int32
+    range: Tensor  # (2, n_tiles) int32
+    schedule: Tensor  # (n_tiles,) tiles in the order in which they are blended
+
+
+@dataclass(frozen=True)
+class Trail:
+    """What the forward leaves for the backward."""
+
+    used: Tensor  # (n_tiles,) int32
+    place: Tensor  # (n_checkpoints, 2) int32
+    checkpoint: Tensor  # (n_checkpoints, C + 1, pixels of a tile)
+
+
+_capacities: dict[tuple[torch.device, int, int, int], int] = {}
+
+
+def _blocks(n: int, block: int) -> tuple[int]:
+    return (-(-n // block),)
+
+
+def _n_tiles(splats: Splats, side: int) -> tuple[int, int]:
+    tiles_x = -(-splats.camera.width // side)
+    return tiles_x, tiles_x * -(-splats.camera.height // side)
+
+
+@lru_cache(maxsize=64)
+def _attached(is_detached: tuple[bool, ...], device: torch.device) -> Tensor:
+    return torch.tensor([0.0 if flag else 1.0 for flag in is_detached], device=device)
+
+
+@lru_cache(maxsize=8)
+def _precision(device: torch.device) -> str:
+    """How dot products keep float32 accuracy: three tf32 products where the device has them."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return "ieee"
+    return "tf32x3"
+
+
+def _geometry(splats: Splats) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """mean, scale, rotation, opacity, camera, contiguous; a placeholder for what is None."""
+    mean, camera = splats.mean.detach().contiguous(), splats.camera
+    cam = torch.cat([camera.R.reshape(-1), camera.t, camera.focal, camera.princpt])
+    rotation, opacity = (
+        mean if tensor is None else tensor.detach().contiguous()
+        for tensor in (splats.rotation, splats.opacity)
+    )
+    return mean, splats.scale.detach().contiguous(), rotation, opacity, cam
+
+
+def _project(splats: Splats, geometry: tuple[Tensor, ...], side: int) -> Footprints:
+    mean, n = geometry[0], len(geometry[0])
+    row, depth = mean.new_empty(n, 8), mean.new_empty(n)
+    box = torch.empty(n, 2, dtype=torch.int32, device=mean.device)
+    count = torch.empty(n, dtype=torch.int32, device=mean.device)
+    triton_projection.project[_blocks(n, PROJECTION_BLOCK)](
+        *geometry,
+        row,
+        box,
+        count,
+        depth,
+        n,
+        splats.camera.width,
+        splats.camera.height,
+        SIDE=side,
+        SCALE_COLUMNS=splats.scale.shape[1],
+        HAS_ROTATION=splats.rotation is not None,
+        HAS_OPACITY=splats.opacity is not None,
+        BLOCK=PROJECTION_BLOCK,
+    )
+    order = torch.sort(depth, stable=True).indices
+    return Footprints(row, box, count, order, torch.cumsum(count[order], 0))
+
+
+def _list(footprints: Footprints, tiles_x: int, n_tiles: int, capacity: int, longest_first: bool) -> Lists:
+    device, n = footprints.row.device, len(footprints.order)
+    is_short = n_tiles <= 2 * LARGEST_INT16
+    offset = LARGEST_INT16 + 1 if is_short else 0
+    key = torch.empty(capacity, dtype=torch.int16 if is_short else torch.int32, device=device)
+    gaussian = torch.empty(capacity, dtype=torch.int32, device=device)
+    triton_blending.list_pairs[_blocks(capacity, PAIR_BLOCK)](
+        footprints.order,
+        footprints.end,
+        footprints.box,
+        key,
+        gaussian,
+        n,
+        tiles_x,
+        n_tiles,
+        capacity,
+        N_STEPS=n.bit_length(),
+        OFFSET=offset,
+        BLOCK=PAIR_BLOCK,
+    )
+    key, pair = torch.sort(key, stable=True)
+    slot = torch.empty_like(gaussian)
+    ranges = torch.zeros(2, n_tiles, dtype=torch.int32, device=device)
+    triton_blending.list_slots[_blocks(capacity, PAIR_BLOCK)](
+        key, pair, gaussian, slot, ranges, n_tiles, capacity, OFFSET=offset, BLOCK=PAIR_BLOCK
+    )
+    if longest_first:
+        schedule = torch.argsort(ranges[0] - ranges[1])
+    else:
+        schedule = torch.arange(n_tiles, device=device)
+    return Lists(slot, ranges, schedule)
+
+
+def _channel_block(n_channels: int) -> int:
+    return max(16, 1 << (n_channels - 1).bit_length())
+
+
+def _blend(
+    splats: Splats, footprints: Footprints, lists: Lists, channels: Tensor, keep: bool, tuning: Tuning
+) -> tuple[Tensor, Trail]:
+    camera, (n, n_channels), device = splats.camera, channels.shape, channels.device
+    capacity, n_tiles = len(lists.slot), lists.range.shape[1]
+    image = channels.new_empty(n_channels, camera.height, camera.width)
+    n_checkpoints = capacity // SEGMENT + 1 if keep else 1
+    trail = Trail(
+        used=torch.empty(n_tiles, dtype=torch.int32, device=device),
+        place=torch.full((n_checkpoints, 2), -1, dtype=torch.int32, device=device),
+        checkpoint=channels.new_empty(n_checkpoints, n_channels + 1, tuning.side**2),
+    )
+    triton_blending.blend[(n_tiles,)](
+        lists.slot,
+        lists.range,
+        lists.schedule,
+        footprints.row,
+        channels,
+        splats.background.contiguous(),
+        footprints.end[n - 1 :],
+        image,
+        trail.used,
+        trail.place,
+        trail.checkpoint,
+        n_tiles,
+        capacity,
+        camera.width,
+        camera.height,
+        n_channels,
+        SIDE=tuning.side,
+        K=tuning.k,
+        CHANNELS=_channel_block(n_channels),
+        SEGMENT=SEGMENT if keep else 0,
+        PRECISION=_precision(device),
+        num_warps=tuning.n_warps,
+    )
+    return image, trail
+
+
+def _rounded(n_pairs: int) -> int:
+    return -(-int(SPARE * n_pairs) // ROUNDING) * ROUNDING
+
+
+def _announced(total: Tensor) -> tuple[Tensor, Any]:
+    """A host copy of the number of pairs, and the event after which it is there."""
+    if total.device.type != "cuda":
+        return total, None
+    on_host = torch.empty(1, dtype=total.dtype, pin_memory=True)
+    on_host.copy_(total, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(total.device))
+    return on_host, event
+
+
+def _is_capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def _draw(
+    splats: Splats, geometry: tuple[Tensor, ...], channels: Tensor, keep: bool, tuning: Tuning
+) -> tuple[Tensor, Footprints, Lists, Trail]:
+    """Image and what the backward needs; the capacity is right in the end."""
+    device, n = channels.device, len(channels)
+    tiles_x, n_tiles = _n_tiles(splats, tuning.side)
+    footprints = _project(splats, geometry, tuning.side)
+    key = (device, n, splats.camera.height, splats.camera.width)
+    capacity = _capacities.get(key, _rounded(3 * n))
+    is_capturing = _is_capturing(device)
+    on_host, event = (None, None) if is_capturing else _announced(footprints.end[n - 1 :])
+    while True:
+        lists = _list(footprints, tiles_x, n_tiles, capacity, tuning.longest_first)
+        image, trail = _blend(splats, footprints, lists, channels, keep, tuning)
+        if on_host is None:
+            return image, footprints, lists, trail
+        if event is not None:
+            event.synchronize()
+        n_pairs = int(on_host)
+        if n_pairs > MAX_PAIRS:
+            raise TooManyPairs(
+                f"{n} Gaussians touch {n_pairs} tiles of {splats.camera.width} x "
+                f"{splats.camera.height} pixels; the GPU kernels take {MAX_PAIRS}"
+            )
+        if not capacity // 2 <= n_pairs * SPARE <= capacity:
+            _capacities[key] = max(_rounded(n_pairs), ROUNDING)
+        if n_pairs <= capacity:
+            return image, footprints, lists, trail
+        capacity = _capacities[key]
+
+
+class _Rasterize(torch.autograd.Function):
+    """Image of the splats. The tensors that may need gradients are arguments of their own, as autograd wants it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        mean: Tensor,
+        scale: Tensor,
+        rotation: Tensor | None,
+        opacity: Tensor | None,
+        channels: Tensor,
+        splats: Splats,
+        keep: bool,
+    ) -> Tensor:
+        geometry, channels = _geometry(splats), channels.detach().contiguous()
+        image, footprints, lists, trail = _draw(splats, geometry, channels, keep, TUNING)
+        if keep:
+            ctx.call, ctx.tuning = _without_tensors(splats), TUNING
+            ctx.save_for_backward(
+                *geometry,
+                channels,
+                image,
+                footprints.row,
+                footprints.count,
+                lists.slot,
+                lists.range,
+                trail.used,
+                trail.place,
+                trail.checkpoint,
+            )
+        return image
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_image: Tensor) -> tuple[Tensor | None, ...]:
+        mean, scale, rotation, opacity, cam, channels, image, row, count, slot, ranges, *trail = (
+            ctx.saved_tensors
+        )
+        call, tuning, (n, n_channels) = ctx.call, ctx.tuning, channels.shape
+        n_checkpoints = len(trail[1])
+        moments, d_channels = mean.new_zeros(n, 8), torch.zeros_like(channels)
+        triton_blending.unblend[(n_checkpoints + ranges.shape[1],)](
+            slot,
+            ranges,
+            row,
+            channels,
+            *trail,
+            _attached(call.is_detached, mean.device),
+            image,
+            d_image.contiguous(),
+            moments,
+            d_channels,
+            n_checkpoints,
+            call.width,
+            call.height,
+            n_channels,
+            SIDE=tuning.side,
+            K=tuning.k_backward,
+            CHANNELS=_channel_block(n_channels),
+            SEGMENT=SEGMENT,
+            PRECISION=_precision(mean.device),
+            num_warps=tuning.n_warps_backward,
+        )
+        gradients = [torch.zeros_like(tensor) for tensor in (mean, scale, rotation, opacity)]
+        triton_projection.unproject[_blocks(n, PROJECTION_BLOCK)](
+            mean,
+            scale,
+            rotation,
+            opacity,
+            cam,
+            row,
+            count,
+            moments,
+            *gradients,
+            n,
+            call.width,
+            call.height,
+            SCALE_COLUMNS=scale.shape[1],
+            HAS_ROTATION=call.has_rotation,
+            HAS_OPACITY=call.has_opacity,
+            BLOCK=PROJECTION_BLOCK,
+        )
+        d_mean, d_scale, d_rotation, d_opacity = gradients
+        return (
+            d_mean,
+            d_scale,
+            d_rotation if call.has_rotation else None,
+            d_opacity if call.has_opacity else None,
+            d_channels,
+            None,
+            None,
+        )
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What the backward needs to know besides tensors."""
+
+    is_detached: tuple[bool, ...]
+    width: int
+    height: int
+    has_rotation: bool
+    has_opacity: bool
+
+
+def _without_tensors(splats: Splats) -> _Call:
+    return _Call(
+        splats.is_detached,
+        splats.camera.width,
+        splats.camera.height,
+        splats.rotation is not None,
+        splats.opacity is not None,
+    )
+
+
+def render(splats: Splats) -> Tensor:
+    """Image (C, H, W) of the splats (SPEC 10); float32, as many channels as `triton_loader` lets through."""
+    inputs = (splats.mean, splats.scale, splats.rotation, splats.opacity, splats.channels)
+    if len(splats.mean) == 0:
+        image = splats.background[:, None, None].expand(-1, splats.camera.height, splats.camera.width)
+        return image + sum(tensor.sum() for tensor in inputs if tensor is not None)
+    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+    return _Rasterize.apply(*inputs, splats, keep)  # type: ignore[no-untyped-call]
