@@ -168,7 +168,8 @@ class Avatar(nn.Module):
         features = self.triplane_features()
         n_features = features.shape[1]
         by_joint = seen.reshape(len(seen), -1) @ first.weight[:, n_features:].T  # (55, hidden)
-        hidden = F.linear(features, first.weight[:, :n_features], first.bias) + by_joint[dominant]
+        pose_part = F.embedding(dominant, by_joint)  # unlike by_joint[dominant], backward is the same every time
+        hidden = F.linear(features, first.weight[:, :n_features], first.bias) + pose_part
         for layer in rest:
             hidden = layer(hidden)
         offset = hidden / self.config.offset_divisor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -71,8 +71,10 @@ def shuffled(keys: Sequence[FrameKey], seed: int, epoch: int) -> list[FrameKey]:
 
 def load_ahead(subject: Subject, keys: Sequence[FrameKey]) -> Iterator[Frame]:
     """The frames in order, the next one read from disk while the current one is used."""
+    if not keys:
+        return
     with ThreadPoolExecutor(1) as reader:
-        upcoming = reader.submit(subject.load, *keys[0]) if keys else None
+        upcoming: Future[Frame] | None = reader.submit(subject.load, *keys[0])
         for following in [*keys[1:], None]:
             assert upcoming is not None
             frame = upcoming.result()
