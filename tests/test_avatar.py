@@ -14,7 +14,7 @@ from common.avatar import Avatar, PosedAvatar, blend_transforms
 from common.camera import Camera
 from common.joints import PARENTS
 from common.pose import SmplxPose, rotation_to_6d
-from tests.tiny_person import tiny_avatar, tiny_camera, tiny_params, without_pose_offset
+from tests.tiny_person import tiny_avatar, tiny_camera, tiny_params
 
 EXACT = {"rtol": 0.0, "atol": 1e-9}
 EVERY = 3  # the slow net visits every third vertex
@@ -112,16 +112,6 @@ def test_pose_features_are_constants(avatar, pose):
     grads = torch.autograd.grad(offset.sum(), [rotation, avatar.triplane], allow_unused=True)
     assert grads[0] is None
     assert grads[1].abs().max() > 0
-
-
-@torch.no_grad()
-def test_refined_equals_base_without_pose_offset_and_expression(camera):
-    avatar = without_pose_offset(tiny_avatar(seed=3)).double()
-    params = tiny_params(2).to(torch.float64)
-    params.expr.zero_()
-    posed = avatar(SmplxPose.from_params(params), camera)
-    assert torch.equal(posed.refined_mean, posed.base_mean)
-    assert torch.equal(posed.refined_neutral, posed.base_neutral)
 
 
 def slow_skinning(
