@@ -18,3 +18,6 @@ def run_command(command: Callable[[], None]) -> None:
         line = " ".join(str(error).split())
         sys.stderr.write(f"error: {line}\n")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
