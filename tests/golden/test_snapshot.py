@@ -79,7 +79,7 @@ def test_first_fitting_step(golden, golden_path, parts):
     frame = Subject(golden_path("toy_subject"), patch_size).load(TEST, 0)
     terms = Objective(model, LossConfig(), None, None).fitting(frame)
     for name, value in terms.items():
-        assert float(value) == pytest.approx(float(expected[f"loss.{name}"]), rel=1e-4)
+        assert float(value.detach()) == pytest.approx(float(expected[f"loss.{name}"]), rel=1e-4)
     torch.stack(list(terms.values())).sum().backward()
     optimizer.step()
     for key, reference in expected.items():
