@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.avatar import Avatar
 from common.body_model.body import BodyModel
-from common.body_model.files import load_body_data
+from common.body_model.files import convert_licensed_files
 from common.body_model.identity import Identity
 from common.camera import Camera
 from common.mesh import NeighbourLists
@@ -39,7 +39,7 @@ def load_body(golden: Golden, golden_path: GoldenPath) -> BodyModel:
         )
         for level in ("lr", "hr")
     )
-    data = load_body_data(golden_path("assets/human_model_files"), "male")
+    data = convert_licensed_files(golden_path("assets/human_model_files"), "male")
     return BodyModel(data, 2, neighbours_low=low, neighbours_high=high)
 
 

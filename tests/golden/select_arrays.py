@@ -40,7 +40,7 @@ LEFT_OUT = {
     "01_subdivision.npz:verts_l1": "0.1 MB; the feature is interpolated alike",
     "01_subdivision.npz:verts_hr": "0.1 MB; the feature is interpolated alike",
     "02_functions.npz:patch*": UNUSED,
-    "03_body_model.npz:zero_pose_hr": UNUSED,
+    "03_body_model.npz:zero_pose_hr": "0.1 MB; the low-resolution vertices are kept",
     "04_skinning_field.npz:field_a": "3 MB; built from verts and weights where it is needed",
     "07_rasteriser.npz:grad_mean_2d": UNUSED,
     "07_renders_*.npz:pos_enc_for_boundary": UNUSED,

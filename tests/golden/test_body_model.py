@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.body_model.body import BodyModel, neutral_pose_params
-from common.body_model.files import load_body_data
+from common.body_model.files import convert_licensed_files
 from common.body_model.identity import Identity
 from common.camera import Camera
 from common.pose import SmplxParams, SmplxPose
@@ -17,7 +17,9 @@ TOLERANCE = 2e-5  # golden README: vertices and joints
 
 @pytest.fixture(scope="module")
 def body(golden_path):
-    return BodyModel(load_body_data(golden_path("assets/human_model_files"), "male"), n_subdivisions=2)
+    return BodyModel(
+        convert_licensed_files(golden_path("assets/human_model_files"), "male"), n_subdivisions=2
+    )
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +139,7 @@ def test_world_space(body, arrays, identity):
 
 
 def test_float64_agrees_with_the_stored_float32(golden_path, arrays):
-    body = BodyModel(load_body_data(golden_path("assets/human_model_files"), "male"), 0).double()
+    body = BodyModel(convert_licensed_files(golden_path("assets/human_model_files"), "male"), 0).double()
     params, identity = case(arrays, 0)
     out = body.vertices(params, identity)
     assert out.vertices.dtype == torch.float64

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.body_model.body import BodyModel
-from common.body_model.files import load_body_data
+from common.body_model.files import convert_licensed_files
 
 NAMES = {
     "right_hand": "rhand",
@@ -23,7 +23,7 @@ DEPENDING_ON_THE_CUT = ("expression_boundary",)
 
 @pytest.fixture(scope="module")
 def data(golden_path):
-    return load_body_data(golden_path("assets/human_model_files"), "male")
+    return convert_licensed_files(golden_path("assets/human_model_files"), "male")
 
 
 @pytest.fixture(scope="module")

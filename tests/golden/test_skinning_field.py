@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,7 +61,7 @@ def test_the_tool_makes_the_stored_field(
 ) -> None:
     """Body files to field: neutral gender, neutral pose with mean hands, closed jaw."""
     resolution = len(stored["coord_x_a"])
-    models = golden_path("assets/human_model_files")
+    models = shutil.copytree(golden_path("assets/human_model_files"), tmp_path / "models")
     command = [sys.executable, TOOL, "--human_model_path", models, "--output", tmp_path]
     subprocess.run([*command, "--resolution", str(resolution)], check=True, cwd=tmp_path, env=os.environ)
     found = SkinningField.load(tmp_path)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from common.body_model.body import BodyModel
-from common.body_model.files import load_body_data
+from common.body_model.files import convert_licensed_files
 from common.mesh import Subdivider
 from common.texture import initial_log_scale, sample_subdivided, sample_vertex_colors, to_logit, vertex_uv
 
@@ -43,7 +43,9 @@ def test_colors_from_the_stored_mesh(stored: Tensors, texture: str, logit: str) 
 
 @pytest.mark.parametrize(("texture", "logit"), LAYERS)
 def test_colors_from_the_body_files(stored: Tensors, golden_path: Callable, texture: str, logit: str) -> None:
-    body = BodyModel(load_body_data(golden_path("assets/human_model_files"), "male"), n_subdivisions=2)
+    body = BodyModel(
+        convert_licensed_files(golden_path("assets/human_model_files"), "male"), n_subdivisions=2
+    )
     assert_same_colors(sample_vertex_colors(stored[texture], body), stored[logit])
 
 

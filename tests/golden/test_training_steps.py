@@ -73,7 +73,11 @@ def test_parameters_after_both_steps(run, golden_path):
     *_, model = run
     published = read_snapshot(golden_path("10_checkpoint/snapshot_0.pth")).network
     optim = OptimConfig()
-    for name, rate in (("mean_offset", optim.lr), ("scale", optim.lr_appearance), ("rgb", optim.lr_appearance)):
+    for name, rate in (
+        ("mean_offset", optim.lr),
+        ("scale", optim.lr_appearance),
+        ("rgb", optim.lr_appearance),
+    ):
         parameter = model.persona.get_parameter(name).detach()
         near = (parameter - published[f"persona.{name}"]).abs() < 0.02 * rate
         assert near.float().mean() > 0.9, name
