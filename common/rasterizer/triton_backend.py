@@ -18,14 +18,18 @@ from torch.autograd.function import once_differentiable
 from common.rasterizer import triton_blending, triton_projection
 from common.rasterizer.interface import Splats
 
-SIDE_PX = 4  # side of the tiles that are blended; divides TILE_PX
+LIST_PX = 8  # side of the tiles whose lists are sorted
+CELLS = 4  # of a tile: 4 x 4 pixels each, which one program blends
+CELL_PIXELS = 16
 SEGMENT = 256  # slots that the backward walks in one piece
 MAX_PAIRS = 2**28  # memory: about 30 bytes a pair, more with many channels
-SPARE = 1.25  # capacity over what was last needed
+SPARE = 1.15  # capacity over what was last needed
 ROUNDING = 16384  # of capacities
+FIRST_GUESS = 3  # pairs for every Gaussian
 LARGEST_INT16 = 2**15 - 1
 PROJECTION_BLOCK = 128
 PAIR_BLOCK = 512
+SPLIT_BLOCK = 512
 
 
 class TooManyPairs(RuntimeError):
@@ -36,7 +40,6 @@ class TooManyPairs(RuntimeError):
 class Tuning:
     """How blending is cut up: Gaussians at a time and warps per program, in the forward and in the backward."""
 
-    side: int = SIDE_PX
     k: int = 64
     n_warps: int = 1
     k_backward: int = 32
@@ -52,7 +55,7 @@ class Footprints:
     """Outputs of `triton_projection.project`, and the Gaussians in depth order."""
 
     row: Tensor  # (N, 8)
-    box: Tensor  # (N, 2) int32
+    box: Tensor  # (N, 4) int32
     count: Tensor  # (N,) int32
     order: Tensor  # (N,) int64, front to back
     end: Tensor  # (N,) int64 running sum of `count` in that order
@@ -60,10 +63,10 @@ class Footprints:
 
 @dataclass(frozen=True)
 class Lists:
-    """Which Gaussians touch each tile, front to back."""
+    """Which Gaussians touch each cell, front to back."""
 
-    slot: Tensor  # (capacity,) int32
-    range: Tensor  # (2, n_tiles) int32
+    slot: Tensor  # (4 capacity,) int32
+    range: Tensor  # (2, n_cells) int32
     schedule: Tensor  # (n_tiles,) tiles in the order in which they are blended
 
 
@@ -71,9 +74,9 @@ class Lists:
 class Trail:
     """What the forward leaves for the backward."""
 
-    used: Tensor  # (n_tiles,) int32
+    used: Tensor  # (n_cells,) int32
     place: Tensor  # (n_checkpoints, 2) int32
-    checkpoint: Tensor  # (n_checkpoints, C + 1, pixels of a tile)
+    checkpoint: Tensor  # (n_checkpoints, C + 1, 16)
 
 
 _capacities: dict[tuple[torch.device, int, int, int], int] = {}
@@ -83,9 +86,10 @@ def _blocks(n: int, block: int) -> tuple[int]:
     return (-(-n // block),)
 
 
-def _n_tiles(splats: Splats, side: int) -> tuple[int, int]:
-    tiles_x = -(-splats.camera.width // side)
-    return tiles_x, tiles_x * -(-splats.camera.height // side)
+def _n_tiles(splats: Splats) -> tuple[int, int]:
+    """Tiles in a row of the image, and in all."""
+    tiles_x = -(-splats.camera.width // LIST_PX)
+    return tiles_x, tiles_x * -(-splats.camera.height // LIST_PX)
 
 
 @lru_cache(maxsize=64)
@@ -95,10 +99,10 @@ def _attached(is_detached: tuple[bool, ...], device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _precision(device: torch.device) -> str:
-    """How dot products keep float32 accuracy: three tf32 products where the device has them."""
+    """How dot products keep float32 accuracy: as three products in tf32 where the device has it."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return "ieee"
-    return "tf32x3"
+    return "tf32"
 
 
 def _geometry(splats: Splats) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -112,10 +116,10 @@ def _geometry(splats: Splats) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return mean, splats.scale.detach().contiguous(), rotation, opacity, cam
 
 
-def _project(splats: Splats, geometry: tuple[Tensor, ...], side: int) -> Footprints:
+def _project(splats: Splats, geometry: tuple[Tensor, ...]) -> Footprints:
     mean, n = geometry[0], len(geometry[0])
     row, depth = mean.new_empty(n, 8), mean.new_empty(n)
-    box = torch.empty(n, 2, dtype=torch.int32, device=mean.device)
+    box = torch.empty(n, 4, dtype=torch.int32, device=mean.device)
     count = torch.empty(n, dtype=torch.int32, device=mean.device)
     triton_projection.project[_blocks(n, PROJECTION_BLOCK)](
         *geometry,
@@ -126,7 +130,6 @@ def _project(splats: Splats, geometry: tuple[Tensor, ...], side: int) -> Footpri
         n,
         splats.camera.width,
         splats.camera.height,
-        SIDE=side,
         SCALE_COLUMNS=splats.scale.shape[1],
         HAS_ROTATION=splats.rotation is not None,
         HAS_OPACITY=splats.opacity is not None,
@@ -166,7 +169,12 @@ def _list(footprints: Footprints, tiles_x: int, n_tiles: int, capacity: int, lon
         schedule = torch.argsort(ranges[0] - ranges[1])
     else:
         schedule = torch.arange(n_tiles, device=device)
-    return Lists(slot, ranges, schedule)
+    cell_slot = torch.empty(CELLS * capacity, dtype=torch.int32, device=device)
+    cell_ranges = torch.empty(2, CELLS * n_tiles, dtype=torch.int32, device=device)
+    triton_blending.split_lists[(n_tiles,)](
+        slot, ranges, schedule, footprints.box, cell_slot, cell_ranges, n_tiles, tiles_x, BLOCK=SPLIT_BLOCK
+    )
+    return Lists(cell_slot, cell_ranges, schedule)
 
 
 def _channel_block(n_channels: int) -> int:
@@ -177,15 +185,15 @@ def _blend(
     splats: Splats, footprints: Footprints, lists: Lists, channels: Tensor, keep: bool, tuning: Tuning
 ) -> tuple[Tensor, Trail]:
     camera, (n, n_channels), device = splats.camera, channels.shape, channels.device
-    capacity, n_tiles = len(lists.slot), lists.range.shape[1]
+    capacity, n_cells = len(lists.slot) // CELLS, lists.range.shape[1]
     image = channels.new_empty(n_channels, camera.height, camera.width)
-    n_checkpoints = capacity // SEGMENT + 1 if keep else 1
+    n_checkpoints = len(lists.slot) // SEGMENT + 1 if keep else 1
     trail = Trail(
-        used=torch.empty(n_tiles, dtype=torch.int32, device=device),
+        used=torch.empty(n_cells, dtype=torch.int32, device=device),
         place=torch.full((n_checkpoints, 2), -1, dtype=torch.int32, device=device),
-        checkpoint=channels.new_empty(n_checkpoints, n_channels + 1, tuning.side**2),
+        checkpoint=channels.new_empty(n_checkpoints, n_channels + 1, CELL_PIXELS),
     )
-    triton_blending.blend[(n_tiles,)](
+    triton_blending.blend[(n_cells,)](
         lists.slot,
         lists.range,
         lists.schedule,
@@ -197,12 +205,11 @@ def _blend(
         trail.used,
         trail.place,
         trail.checkpoint,
-        n_tiles,
+        n_cells,
         capacity,
         camera.width,
         camera.height,
         n_channels,
-        SIDE=tuning.side,
         K=tuning.k,
         CHANNELS=_channel_block(n_channels),
         SEGMENT=SEGMENT if keep else 0,
@@ -212,8 +219,8 @@ def _blend(
     return image, trail
 
 
-def _rounded(n_pairs: int) -> int:
-    return -(-int(SPARE * n_pairs) // ROUNDING) * ROUNDING
+def _rounded(n_pairs: float) -> int:
+    return max(-(-int(SPARE * n_pairs) // ROUNDING), 1) * ROUNDING
 
 
 def _announced(total: Tensor) -> tuple[Tensor, Any]:
@@ -236,10 +243,10 @@ def _draw(
 ) -> tuple[Tensor, Footprints, Lists, Trail]:
     """Image and what the backward needs; the capacity is right in the end."""
     device, n = channels.device, len(channels)
-    tiles_x, n_tiles = _n_tiles(splats, tuning.side)
-    footprints = _project(splats, geometry, tuning.side)
+    tiles_x, n_tiles = _n_tiles(splats)
+    footprints = _project(splats, geometry)
     key = (device, n, splats.camera.height, splats.camera.width)
-    capacity = _capacities.get(key, _rounded(3 * n))
+    capacity = _capacities.get(key, _rounded(FIRST_GUESS * n))
     is_capturing = _is_capturing(device)
     on_host, event = (None, None) if is_capturing else _announced(footprints.end[n - 1 :])
     while True:
@@ -256,7 +263,7 @@ def _draw(
                 f"{splats.camera.height} pixels; the GPU kernels take {MAX_PAIRS}"
             )
         if not capacity // 2 <= n_pairs * SPARE <= capacity:
-            _capacities[key] = max(_rounded(n_pairs), ROUNDING)
+            _capacities[key] = _rounded(n_pairs)
         if n_pairs <= capacity:
             return image, footprints, lists, trail
         capacity = _capacities[key]
@@ -318,7 +325,6 @@ class _Rasterize(torch.autograd.Function):
             call.width,
             call.height,
             n_channels,
-            SIDE=tuning.side,
             K=tuning.k_backward,
             CHANNELS=_channel_block(n_channels),
             SEGMENT=SEGMENT,

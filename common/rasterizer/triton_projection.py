@@ -12,6 +12,7 @@ import triton.language as tl
 from common.rasterizer import interface
 
 TILE_PX = tl.constexpr(interface.TILE_PX)
+CELL_PX = tl.constexpr(4)
 NEAR_M = tl.constexpr(interface.NEAR_M)
 FILTER_PX2 = tl.constexpr(interface.FILTER_PX2)
 JACOBIAN_LIMIT = tl.constexpr(interface.JACOBIAN_LIMIT)
@@ -119,20 +120,24 @@ def _compensation(xx, yy, det0):
 
 
 @triton.jit
-def _tile_range(centre, variance, reach2, radius, size, SIDE: tl.constexpr):
-    """Tiles of SIDE pixels along one axis: the published range, and within it the ellipse at alpha = 1/255."""
+def _cell_range(centre, variance, reach2, radius, size):
+    """Cells along one axis, first and one past the last: the published tiles, and within them the ellipse."""
     n_tiles = (size + TILE_PX - 1) // TILE_PX
     top = n_tiles.to(tl.float32)
-    published_lo = tl.minimum(tl.maximum((centre - radius) / TILE_PX, 0.0), top).to(tl.int32)
-    published_hi = tl.minimum(tl.maximum((centre + radius + (TILE_PX - 1)) / TILE_PX, 0.0), top).to(tl.int32)
+    tile_lo = tl.minimum(tl.maximum((centre - radius) / TILE_PX, 0.0), top).to(tl.int32)
+    tile_hi = tl.minimum(tl.maximum((centre + radius + (TILE_PX - 1)) / TILE_PX, 0.0), top).to(tl.int32)
     reach = tl.sqrt(tl.maximum(reach2 * variance, 0.0)) + MARGIN_PX
     limit = size.to(tl.float32)
     lo = tl.ceil(tl.minimum(tl.maximum(centre - reach, 0.0), limit)).to(tl.int32)
     hi = tl.floor(tl.minimum(tl.maximum(centre + reach, -1.0), limit - 1.0)).to(tl.int32) + 1
-    lo, hi = tl.maximum(lo, published_lo * TILE_PX), tl.minimum(hi, published_hi * TILE_PX)
-    hi = tl.minimum(hi, size)
-    n = tl.where(hi > lo, (hi - 1) // SIDE - lo // SIDE + 1, 0)
-    return lo // SIDE, n
+    lo, hi = tl.maximum(lo, tile_lo * TILE_PX), tl.minimum(tl.minimum(hi, tile_hi * TILE_PX), size)
+    return lo // CELL_PX, tl.where(hi > lo, (hi - 1) // CELL_PX + 1, lo // CELL_PX)
+
+
+@triton.jit
+def _n_tiles(lo, hi):
+    """Tiles of two cells along one axis that the cells lo to hi - 1 lie in."""
+    return tl.where(hi > lo, (hi - 1) // 2 - lo // 2 + 1, 0)
 
 
 @triton.jit(do_not_specialize=["n", "width", "height"])
@@ -143,19 +148,18 @@ def project(
     opacity_ptr,  # (N,), not read unless HAS_OPACITY
     cam_ptr,  # (16,)
     row_ptr,  # out (N, 8): u, v, A, B, C, log2 o, o, unused; with alpha = 2^(A dx^2 + B dx dy + C dy^2 + log2 o)
-    box_ptr,  # out (N, 2) int32: first tile, tiles in a row
-    count_ptr,  # out (N,) int32: tiles touched, 0 if culled
+    box_ptr,  # out (N, 4) int32: cells of 4 x 4 pixels x0, x1, y0, y1, ends exclusive
+    count_ptr,  # out (N,) int32: tiles of 8 x 8 pixels touched, 0 if culled
     depth_ptr,  # out (N,): infinite if culled
     n,
     width,
     height,
-    SIDE: tl.constexpr,
     SCALE_COLUMNS: tl.constexpr,
     HAS_ROTATION: tl.constexpr,
     HAS_OPACITY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Footprints of the Gaussians on an image of width x height in tiles of SIDE pixels."""
+    """Footprints of the Gaussians on an image of width x height."""
     g = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     is_in = g < n
     x, y, z = _to_camera(mean_ptr, cam_ptr, g, is_in)
@@ -186,9 +190,9 @@ def project(
     radius = tl.ceil(3.0 * tl.sqrt_rn(middle + tl.sqrt_rn(tl.maximum(middle * middle - det, 0.1))))
     log2_opacity = tl.log2(opacity)
     reach2 = 2.0 * (LN_2 * (log2_opacity - LOG2_MIN_ALPHA) + MARGIN_POWER)
-    tile_x, n_x = _tile_range(u, a, reach2, radius, width, SIDE)
-    tile_y, n_y = _tile_range(v, c, reach2, radius, height, SIDE)
-    count = tl.where(is_drawn, n_x * n_y, 0)
+    x0, x1 = _cell_range(u, a, reach2, radius, width)
+    y0, y1 = _cell_range(v, c, reach2, radius, height)
+    count = tl.where(is_drawn, _n_tiles(x0, x1) * _n_tiles(y0, y1), 0)
     row = row_ptr + 8 * g
     tl.store(row, u, mask=is_in)
     tl.store(row + 1, v, mask=is_in)
@@ -197,8 +201,10 @@ def project(
     tl.store(row + 4, -0.5 * LOG2_E * a / det, mask=is_in)
     tl.store(row + 5, log2_opacity, mask=is_in)
     tl.store(row + 6, opacity, mask=is_in)
-    tl.store(box_ptr + 2 * g, tile_y * ((width + SIDE - 1) // SIDE) + tile_x, mask=is_in)
-    tl.store(box_ptr + 2 * g + 1, n_x, mask=is_in)
+    tl.store(box_ptr + 4 * g, x0, mask=is_in)
+    tl.store(box_ptr + 4 * g + 1, x1, mask=is_in)
+    tl.store(box_ptr + 4 * g + 2, y0, mask=is_in)
+    tl.store(box_ptr + 4 * g + 3, y1, mask=is_in)
     tl.store(count_ptr + g, count, mask=is_in)
     tl.store(depth_ptr + g, tl.where(count > 0, depth, float("inf")), mask=is_in)
 

@@ -1,0 +1,263 @@
+"""The Triton kernels: on a GPU, or small scenes in Triton's interpreter (run by test_triton_interpreted.py)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="Triton is not installed")
+HAS_GPU = torch.cuda.is_available()
+if not HAS_GPU and os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("no CUDA device; test_triton_interpreted.py runs these tests", allow_module_level=True)
+
+from common.camera import Camera  # noqa: E402
+from common.gaussians import Gaussians  # noqa: E402
+from common.rasterizer import rasterize, triton_backend, triton_loader  # noqa: E402
+from tests.golden.conftest import GOLDEN_DIR  # noqa: E402
+from tests.golden.test_rasterizer import CUDA_FILES, GRADIENT_TOLERANCE, IMAGE_TOLERANCE, Case  # noqa: E402
+from tests.rasterizer.scenes import Scene, gradients, random_scene, relative_error  # noqa: E402
+
+DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
+PROBE = triton_loader._works
+needs_gpu = pytest.mark.skipif(not HAS_GPU, reason="needs a CUDA device")
+Size = tuple[int, int, int]  # Gaussians, height, width
+SIZES: list[Size] = [(60, 18, 23), (60, 7, 34)]
+if HAS_GPU:
+    SIZES += [(3000, 137, 203), (20, 1, 1)]
+
+
+@pytest.fixture(autouse=True)
+def _without_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure of the kernels must not be hidden by the torch rasterizer taking over."""
+    monkeypatch.setattr(triton_loader, "_works", lambda splats: True)
+
+
+@pytest.fixture
+def fresh_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check whether the kernels work, as at the start of a program."""
+    monkeypatch.setattr(triton_loader, "_works", PROBE)
+    monkeypatch.setattr(triton_loader, "_working", {})
+    triton_loader._warn.cache_clear()
+
+
+def on_device(scene: Scene) -> Scene:
+    """The scene where the kernels run."""
+    leaves = {name: tensor.to(DEVICE) for name, tensor in scene.leaves().items()}
+    moved = replace(scene, camera=scene.camera.to(DEVICE), background=scene.background.to(DEVICE))
+    return moved.with_leaves(leaves)
+
+
+def scene_and_weight(seed: int, size: Size, n_channels: int, is_general: bool) -> tuple[Scene, Tensor]:
+    """A float32 scene on the CPU and a random weight of its image."""
+    n, height, width = size
+    scene = random_scene(seed, n, n_channels, height, width, dtype=torch.float32, is_general=is_general)
+    return scene, torch.randn(n_channels, height, width, generator=torch.Generator().manual_seed(7))
+
+
+def check_equal(scene: Scene, weight: Tensor, detached: list[bool] | None = None) -> None:
+    """Image and gradients agree with the CPU kernels."""
+    image, grads = gradients(on_device(scene), "triton", weight.to(DEVICE), detached)
+    expected_image, expected = gradients(scene, "numba", weight, detached)
+    assert image.device.type == DEVICE.type
+    assert (image.cpu() - expected_image).abs().max() < 1e-4
+    assert grads.keys() == expected.keys()
+    for name in expected:
+        assert relative_error(grads[name].cpu(), expected[name]) < 1e-4, name
+
+
+@pytest.mark.parametrize("is_general", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_image_and_gradients_equal_the_cpu_kernels(size: Size, is_general: bool) -> None:
+    scene, weight = scene_and_weight(0, size, 4, is_general)
+    check_equal(scene, weight, [False, True, False, True])
+
+
+@pytest.mark.parametrize("n_channels", [1, 3, 17, 64])
+def test_any_number_of_channels(n_channels: int) -> None:
+    scene, weight = scene_and_weight(1, (40, 12, 16), n_channels, is_general=False)
+    check_equal(scene, weight, [i % 3 == 1 for i in range(n_channels)])
+
+
+def test_lists_longer_than_a_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_backend, "SEGMENT", 32)
+    n = 150
+    scene, weight = scene_and_weight(2, (n, 6, 10), 3, is_general=True)
+    generator = torch.Generator().manual_seed(0)
+    cam = torch.cat([0.05 * torch.randn(n, 2, generator=generator), torch.linspace(1, 3, n)[:, None]], 1)
+    camera = replace(scene.camera, princpt=torch.tensor([5.0, 3.0]))
+    faint = replace(
+        scene.gaussians,
+        mean=camera.camera_to_world(cam),
+        opacity=torch.full((n,), 0.03),
+        scale=torch.tensor([[0.1, 0.2, 0.4]]).repeat(n, 1),
+    )
+    check_equal(replace(scene, gaussians=faint, camera=camera), weight, [False, True, False])
+
+
+def test_lists_that_do_not_fit_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_backend, "_capacities", {})
+    monkeypatch.setattr(triton_backend, "ROUNDING", 16)
+    monkeypatch.setattr(triton_backend, "FIRST_GUESS", 0.1)
+    scene, weight = scene_and_weight(3, (60, 18, 23), 2, is_general=False)
+    check_equal(scene, weight)
+
+
+def test_too_many_pairs_are_left_to_torch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(triton_backend, "MAX_PAIRS", 3)
+    scene, weight = scene_and_weight(4, (60, 18, 23), 2, is_general=False)
+    with caplog.at_level(logging.WARNING):
+        check_equal(scene, weight)
+    assert "slower rasterizer" in caplog.text
+
+
+def test_detached_channels_send_no_gradient_to_geometry() -> None:
+    scene, weight = scene_and_weight(5, (40, 12, 16), 3, is_general=True)
+    _, grads = gradients(on_device(scene), "triton", weight.to(DEVICE), [True] * 3)
+    assert grads["channels"].abs().max() > 0
+    assert all(grads[name].abs().max() == 0 for name in ("mean", "scale", "rotation", "opacity"))
+
+
+@pytest.mark.parametrize("where", ["none at all", "behind", "beside", "not finite"])
+def test_nothing_to_draw_gives_the_background_and_zero_gradients(where: str) -> None:
+    mean = {
+        "none at all": torch.zeros(0, 3),
+        "behind": torch.tensor([[0.0, 0.0, -1.0], [0.0, 0.0, 0.2]]),
+        "beside": torch.tensor([[80.0, 0.0, 1.0], [0.0, -90.0, 2.0]]),
+        "not finite": torch.tensor([[float("nan"), 0.0, 1.0], [float("inf"), 0.0, 1.0]]),
+    }[where]
+    mean = mean.to(DEVICE).requires_grad_()
+    n = len(mean)
+    gaussians = Gaussians(mean, torch.full((n, 1), 0.01, device=DEVICE), torch.ones(n, 3, device=DEVICE))
+    camera = Camera.identity((50.0, 50.0), (10.0, 10.0), 21, 33).to(DEVICE)
+    background = torch.tensor([0.25, 0.75], device=DEVICE)
+    channels = torch.ones(n, 2, device=DEVICE, requires_grad=True)
+    image = rasterize(gaussians, camera, channels, background=background, backend="triton")
+    assert torch.equal(image, background[:, None, None].expand(2, 21, 33))
+    image.sum().backward()
+    assert mean.grad is not None and torch.equal(mean.grad, torch.zeros_like(mean))
+
+
+def test_equally_deep_gaussians_keep_their_order() -> None:
+    n = 40
+    mean = torch.tensor([[0.0, 0.0, 1.0]]).repeat(n, 1).to(DEVICE)
+    gaussians = Gaussians(mean, torch.full((n, 1), 0.05, device=DEVICE), torch.zeros(n, 3, device=DEVICE))
+    camera = Camera.identity((40.0, 40.0), (10.0, 10.0), 20, 20).to(DEVICE)
+    image = rasterize(gaussians, camera, torch.eye(n, device=DEVICE), backend="triton")[:, 10, 10]
+    assert image[0] > 0.9 and image[1] > image[2:].sum()
+
+
+def test_strided_inputs_and_no_gradients_give_the_same_image() -> None:
+    scene = on_device(scene_and_weight(6, (40, 12, 16), 3, is_general=True)[0])
+    strided = {name: torch.stack([leaf, leaf], -1)[..., 0] for name, leaf in scene.leaves().items()}
+    weight = torch.randn(3, 16, 12, device=DEVICE).permute(0, 2, 1)
+    image, grads = gradients(scene.with_leaves(strided), "triton", weight)
+    assert torch.equal(scene.render("triton"), image)
+    assert all(torch.isfinite(grad).all() for grad in grads.values())
+
+
+def test_what_the_kernels_cannot_do_is_left_to_torch() -> None:
+    double = on_device(random_scene(7, n=20, height=9, width=12))
+    assert torch.equal(double.render("triton"), double.render("torch"))
+    scene, _ = scene_and_weight(7, (20, 9, 12), 65, is_general=False)
+    assert torch.equal(on_device(scene).render("triton"), on_device(scene).render("torch"))
+
+
+def test_a_machine_without_working_triton_gets_torch_and_one_warning(
+    fresh_probe: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(triton_loader, "_probe", broken)
+    scene = on_device(scene_and_weight(8, (20, 9, 12), 2, is_general=False)[0])
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(scene.render("triton"), scene.render("torch"))
+        scene.render("triton")
+    assert caplog.text.count("Failed to find C compiler") == 1
+
+
+def test_the_probe_finds_the_kernels_working(fresh_probe: None) -> None:
+    with torch.no_grad():
+        on_device(scene_and_weight(9, (20, 9, 12), 2, is_general=True)[0]).render("triton")
+    assert list(triton_loader._working.values()) == [True]
+
+
+def test_cpu_tensors_are_refused_outside_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match="works on CUDA tensors"):
+        scene_and_weight(10, (5, 9, 12), 2, is_general=True)[0].render("triton")
+
+
+@needs_gpu
+@pytest.mark.parametrize("file", CUDA_FILES)
+def test_image_and_gradients_equal_the_published_rasterizer(golden_arrays: Callable, file: str) -> None:
+    case = Case(golden_arrays(file))
+    leaves = {name: leaf.detach().to(DEVICE).requires_grad_() for name, leaf in case.leaves.items()}
+    assert case.gaussians.rotation is not None
+    gaussians = Gaussians(
+        leaves["mean"],
+        leaves["scale"],
+        leaves["rgb"],
+        case.gaussians.rotation.to(DEVICE),
+        leaves["opacity"][:, 0],
+    )
+    background = case.background.to(DEVICE)
+    image = rasterize(gaussians, case.camera.to(DEVICE), leaves["rgb"], None, background, "triton")
+    (image * case.weight.to(DEVICE)).sum().backward()
+    assert (image.detach().cpu() - case.image).abs().max() < IMAGE_TOLERANCE
+    for name, expected in case.grads.items():
+        grad = leaves[name].grad
+        assert grad is not None
+        assert relative_error(grad.cpu(), expected) < GRADIENT_TOLERANCE, name
+
+
+@pytest.fixture
+def golden_arrays() -> Callable[[str], dict[str, np.ndarray]]:
+    """All arrays of a golden .npz by its name."""
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        if not (GOLDEN_DIR / name).exists():
+            pytest.skip(f"{name} is not in {GOLDEN_DIR}")
+        with np.load(GOLDEN_DIR / name, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    return load
+
+
+@needs_gpu
+def test_a_captured_graph_repeats_the_call_and_shows_when_its_lists_do_not_fit() -> None:
+    scene, weight = scene_and_weight(11, (3000, 64, 80), 3, is_general=False)
+    scene, weight = on_device(scene), weight.to(DEVICE)
+    leaves = {name: leaf.clone().requires_grad_() for name, leaf in scene.leaves().items()}
+
+    def call() -> tuple[Tensor, ...]:
+        image = scene.with_leaves(leaves).render("triton")
+        gradients_of_sum = torch.autograd.grad(image, list(leaves.values()), weight)
+        return image.detach(), *gradients_of_sum
+
+    expected = call()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = call()
+    graph.replay()
+    assert torch.equal(results[0], expected[0])
+    for result, value in zip(results[1:], expected[1:], strict=True):
+        assert relative_error(result, value) < 1e-5
+    with torch.no_grad():
+        leaves["scale"].fill_(3.0)
+    graph.replay()
+    assert torch.isnan(results[0]).all()
