@@ -14,8 +14,9 @@ from tqdm import tqdm
 from common.checkpoint import read_snapshot
 from common.errors import UserError
 from common.frame_output import write_frame
+from common.pose_table import PoseTable
 from common.trainer import FrameKey, PersonModel
-from data.dataset import Subject, fitting_list, rendering_list
+from data.dataset import TEST, Subject, fitting_list, rendering_list
 from main import setup
 
 
@@ -27,16 +28,21 @@ class TestArgs(setup.SubjectArgs):
     """Epoch of the snapshot (default: the newest)."""
     fit_pose_to_test: bool = False
     """Render the test frames with the poses fitted to them."""
+    unfitted_test: bool = False
+    """Render the test frames with the poses of their files, not fitted to the avatar, into output/result/S."""
 
 
 @torch.no_grad()
 def main(args: TestArgs) -> None:
     """Write renders, meshes, normals and depths of every frame into output/result/<subject>."""
+    if args.fit_pose_to_test and args.unfitted_test:
+        raise UserError("--fit_pose_to_test and --unfitted_test exclude each other; give one of them")
     device = setup.choose_device(args.device)
     source = setup.snapshot_file(args, args.test_epoch, args.fit_pose_to_test)
     subject = setup.open_subject(args)
     subject.check_frames(listed_frames(args, subject))
-    model = setup.load_snapshot_person(args, read_snapshot(source), source).to(device)
+    poses = PoseTable(subject.smplx_params((TEST,))) if args.unfitted_test else None
+    model = setup.load_snapshot_person(args, read_snapshot(source), source, poses).to(device)
     folder = args.paths.output / "result" / setup.model_folder(args, args.fit_pose_to_test).name
     for split, index in tqdm(frames_to_render(args, subject, model, source), desc="frames"):
         frame = subject.load(split, index).to(device)
@@ -47,8 +53,9 @@ def main(args: TestArgs) -> None:
 
 
 def listed_frames(args: TestArgs, subject: Subject) -> list[FrameKey]:
-    """The frames of the training splits, or the test frames whose poses were fitted."""
-    return fitting_list(subject) if args.fit_pose_to_test else rendering_list(subject)
+    """The frames of the training splits, or the test frames."""
+    wants_test = args.fit_pose_to_test or args.unfitted_test
+    return fitting_list(subject) if wants_test else rendering_list(subject)
 
 
 def frames_to_render(args: TestArgs, subject: Subject, model: PersonModel, source: Path) -> list[FrameKey]:

@@ -77,6 +77,7 @@ def evaluate(args: Args, output: Path) -> dict[str, float]:
     run("tools/prepare_fit_pose_to_test.py", "--root_path", str(snapshots))
     run("main/train.py", *options, "--fit_pose_to_test", "--continue")
     run("main/test.py", *options, "--fit_pose_to_test")
+    run("main/test.py", *options, "--unfitted_test")
     run(
         "tools/eval_neuman.py",
         *("--output_path", str(renders), "--subject_id", args.subject_id, "--device", args.device),

@@ -15,7 +15,7 @@ from plyfile import PlyData
 from common.io.parameters import SMPLX_SHAPES
 from data.dataset import Subject
 from tests.body_model.bodies import tiny_body_data, write_licensed_files
-from tests.cli.commands import ROOT, SUBJECT, Workspace, succeed
+from tests.cli.commands import ROOT, SUBJECT, Workspace, run_here, succeed
 
 HEIGHT, WIDTH = 96, 64
 N_MOTION = 3
@@ -164,6 +164,24 @@ def test_fitting_moves_only_the_test_poses(fitted):
 def test_fitted_test_frames_are_rendered(fitted):
     n = body_size(fitted)
     check_renders(fitted.output / "result" / f"{SUBJECT}_fit_pose_to_test", ["test_0", "test_1"], n, n)
+
+
+def test_unfitted_test_frames_are_scored_beside_the_fitted_ones(fitted, monkeypatch, capsys):
+    run_here("main/test.py", [*fitted.options(test_epoch="1"), "--unfitted_test"], monkeypatch)
+    renders = fitted.output / "result" / f"{SUBJECT}_fit_pose_to_test"
+    options = [
+        "--output_path",
+        str(renders),
+        "--subject_id",
+        SUBJECT,
+        "--paths.subjects",
+        str(fitted.subjects),
+    ]
+    run_here("tools/eval_neuman.py", options, monkeypatch)
+    protocols = json.loads((renders / "evaluation.json").read_text())["protocols"]
+    assert list(protocols)[0] == "official"
+    assert protocols["without_pose_fitting"]["mean"]["psnr"] != protocols["official"]["mean"]["psnr"]
+    assert "without_pose_fitting" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("script", "folder"), [("eval_neuman", "."), ("eval_xhumans", "tools")])
