@@ -179,7 +179,7 @@ def test_unfitted_test_frames_are_scored_beside_the_fitted_ones(fitted, monkeypa
     ]
     run_here("tools/eval_neuman.py", options, monkeypatch)
     protocols = json.loads((renders / "evaluation.json").read_text())["protocols"]
-    assert list(protocols)[0] == "official"
+    assert next(iter(protocols)) == "official"
     assert protocols["without_pose_fitting"]["mean"]["psnr"] != protocols["official"]["mean"]["psnr"]
     assert "without_pose_fitting" in capsys.readouterr().out
 

@@ -145,12 +145,14 @@ def test_posed_body(rendered, name):
     torch.testing.assert_close(rendered.vertices, expected, rtol=2e-5, atol=2e-5)
 
 
-def test_splatted_images(rendered):
+def test_splatted_images(rendered, golden):
+    """The largest difference is 3e-2 with the stored skinning field, 0.1 at one pixel with one built anew."""
+    largest = 3e-2 if "field_a" in golden("04_skinning_field.npz") else 0.1
     for name, image in rendered.images.items():
         difference = (image - scene.tensor(rendered.arrays[name])).abs()
         assert difference.mean() < 5e-5, name
         assert (difference > 1e-3).float().mean() < 3e-3, name
-        assert difference.max() < 0.1, name
+        assert difference.max() < largest, name
 
 
 def test_mesh_masks(rendered):
