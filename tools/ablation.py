@@ -23,7 +23,7 @@ from common.errors import UserError, run_command
 from common.io.json import write_json
 from data.dataset import TEST, Subject
 from main.config import ROOT, Config, Paths
-from main.setup import FIT_SUFFIX, SubjectArgs, load_snapshot_person, subject_path
+from main.setup import FIT_SUFFIX, SubjectArgs, load_field, load_snapshot_person, subject_path
 
 # Options of each variant: while training, and whenever its avatar is posed.
 VARIANTS: dict[str, tuple[list[str], list[str]]] = {
@@ -154,9 +154,9 @@ def main() -> None:
     if args.n_seeds < 1 or args.n_jobs < 1:
         raise UserError("--n_seeds and --n_jobs must be 1 or more")
     args.output.mkdir(parents=True, exist_ok=True)
-    subject_path(
-        SubjectArgs(args.subject_id, paths=Paths(args.subjects))
-    )  # made here, not by all runs at once
+    person = SubjectArgs(args.subject_id, paths=Paths(args.subjects))
+    subject_path(person)  # subject and field are made here, not by all runs at once
+    load_field(person)
     runs = [Run(args, variant, seed) for seed in range(args.n_seeds) for variant in VARIANTS]
     with ThreadPoolExecutor(args.n_jobs) as pool:
         figures = list(tqdm(pool.map(Run.results, runs), total=len(runs), desc="runs"))
