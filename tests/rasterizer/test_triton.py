@@ -86,7 +86,7 @@ def test_any_number_of_channels(n_channels: int) -> None:
 
 
 def test_lists_longer_than_a_segment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_backend, "SEGMENT", 32)
+    monkeypatch.setattr(triton_backend, "SEGMENT", 64)
     n = 150
     scene, weight = scene_and_weight(2, (n, 6, 10), 3, is_general=True)
     generator = torch.Generator().manual_seed(0)

@@ -20,7 +20,6 @@ def test_kernels_in_the_interpreter() -> None:
         sys.executable,
         "-m",
         "pytest",
-        "-q",
         "-p",
         "no:cacheprovider",
         "tests/rasterizer/test_triton.py",
