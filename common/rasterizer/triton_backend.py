@@ -179,7 +179,9 @@ def _list(footprints: Footprints, tiles_x: int, n_tiles: int, capacity: int) -> 
     triton_lists.list_slots[_blocks(capacity, PAIR_BLOCK)](
         key, pair, gaussian, slot, ranges, n_tiles, capacity, OFFSET=offset, BLOCK=PAIR_BLOCK
     )
-    schedule = torch.argsort(ranges[0] - ranges[1])  # the longest lists decide how long a call takes
+    rank = torch.empty(n_tiles, dtype=torch.uint8, device=device)
+    triton_lists.rank_lists[_blocks(n_tiles, PAIR_BLOCK)](ranges, rank, n_tiles, BLOCK=PAIR_BLOCK)
+    schedule = torch.sort(rank).indices  # the longest lists decide how long a call takes
     cell_slot = torch.empty(CELLS * capacity, dtype=torch.int32, device=device)
     cell_ranges = torch.empty(2, CELLS * n_tiles, dtype=torch.int32, device=device)
     triton_lists.split_lists[(n_tiles,)](
@@ -350,7 +352,7 @@ def _unproject(
     call: _Call, geometry: Sequence[Tensor], row: Tensor, count: Tensor, moments: Tensor
 ) -> list[Tensor]:
     """Gradients of mean, scale, rotation and opacity."""
-    gradients = [torch.zeros_like(tensor) for tensor in geometry[:4]]
+    gradients = [torch.empty_like(tensor) for tensor in geometry[:4]]
     n = len(row)
     triton_projection.unproject[_blocks(n, PROJECTION_BLOCK)](
         *geometry,

@@ -73,6 +73,22 @@ def list_slots(
     tl.store(range_ptr + following, slot + 1, mask=is_in & (tile != following) & (following < n_tiles))
 
 
+@triton.jit(do_not_specialize=["n_tiles"])
+def rank_lists(
+    range_ptr,  # (2, n_tiles) of `list_slots`
+    rank_ptr,  # out (n_tiles,) uint8: the longer the list, the smaller
+    n_tiles,
+    BLOCK: tl.constexpr,
+):
+    """Ranks of the tiles by the logarithm of their lists' lengths, in steps of 4 %."""
+    tile = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    is_in = tile < n_tiles
+    first = tl.load(range_ptr + tile, mask=is_in, other=0)
+    n = tl.load(range_ptr + n_tiles + tile, mask=is_in, other=0) - first
+    rank = 255.0 - tl.minimum(16.0 * tl.log2(n.to(tl.float32) + 1.0), 255.0)
+    tl.store(rank_ptr + tile, rank.to(tl.int32).to(tl.uint8), mask=is_in)
+
+
 @triton.jit
 def _field(packed, j: tl.constexpr):
     """The 16-bit field j of an int64."""

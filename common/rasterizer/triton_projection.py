@@ -228,8 +228,14 @@ def _covariance_gradient(xx, xy, yy, det0, d0, d1, d2, d_factor):
 
 
 @triton.jit
+def _store(ptr, value, is_in, is_drawn):
+    """Store the value, or 0 for a culled Gaussian."""
+    tl.store(ptr, tl.where(is_drawn, value, 0.0), mask=is_in)
+
+
+@triton.jit
 def _store_quaternion_gradient(
-    out_ptr, g, is_in, p0, p1, p2, q0, q1, q2, dp0, dp1, dp2, dq0, dq1, dq2, w, x, y, z, norm
+    out_ptr, g, is_in, is_drawn, p0, p1, p2, q0, q1, q2, dp0, dp1, dp2, dq0, dq1, dq2, w, x, y, z, norm
 ):
     """Gradient to the given quaternions from the rotated rows' gradients; p, q: rows before the rotation."""
     d00, d01, d02 = p0 * dp0 + q0 * dq0, p0 * dp1 + q0 * dq1, p0 * dp2 + q0 * dq2
@@ -240,15 +246,34 @@ def _store_quaternion_gradient(
     gy = 2 * (x * (d01 + d10) + z * (d12 + d21) + w * (d02 - d20) - 2 * y * (d00 + d22))
     gz = 2 * (x * (d02 + d20) + y * (d12 + d21) + w * (d10 - d01) - 2 * z * (d00 + d11))
     along = w * gw + x * gx + y * gy + z * gz
-    tl.store(out_ptr + 4 * g, (gw - along * w) / norm, mask=is_in)
-    tl.store(out_ptr + 4 * g + 1, (gx - along * x) / norm, mask=is_in)
-    tl.store(out_ptr + 4 * g + 2, (gy - along * y) / norm, mask=is_in)
-    tl.store(out_ptr + 4 * g + 3, (gz - along * z) / norm, mask=is_in)
+    _store(out_ptr + 4 * g, (gw - along * w) / norm, is_in, is_drawn)
+    _store(out_ptr + 4 * g + 1, (gx - along * x) / norm, is_in, is_drawn)
+    _store(out_ptr + 4 * g + 2, (gy - along * y) / norm, is_in, is_drawn)
+    _store(out_ptr + 4 * g + 3, (gz - along * z) / norm, is_in, is_drawn)
 
 
 @triton.jit
 def _store_mean_gradient(
-    out_ptr, cam_ptr, g, is_in, x, y, z, jx, jy, limit_x, limit_y, dp0, dp1, dp2, dq0, dq1, dq2, d_u, d_v
+    out_ptr,
+    cam_ptr,
+    g,
+    is_in,
+    is_drawn,
+    x,
+    y,
+    z,
+    jx,
+    jy,
+    limit_x,
+    limit_y,
+    dp0,
+    dp1,
+    dp2,
+    dq0,
+    dq1,
+    dq2,
+    d_u,
+    d_v,
 ):
     """Gradient to the means from those of the rows of J R and of the pixel position; a clamped x, y is constant."""
     r0, r1, r2 = tl.load(cam_ptr), tl.load(cam_ptr + 1), tl.load(cam_ptr + 2)
@@ -262,9 +287,9 @@ def _store_mean_gradient(
     dz += 2 * (fx * jx * d02 + fy * jy * d12) / (z2 * z)
     dx = fx / z * d_u - tl.where(tl.abs(x / z) <= limit_x, fx / z2 * d02, 0.0)
     dy = fy / z * d_v - tl.where(tl.abs(y / z) <= limit_y, fy / z2 * d12, 0.0)
-    tl.store(out_ptr + 3 * g, r0 * dx + r3 * dy + r6 * dz, mask=is_in)
-    tl.store(out_ptr + 3 * g + 1, r1 * dx + r4 * dy + r7 * dz, mask=is_in)
-    tl.store(out_ptr + 3 * g + 2, r2 * dx + r5 * dy + r8 * dz, mask=is_in)
+    _store(out_ptr + 3 * g, r0 * dx + r3 * dy + r6 * dz, is_in, is_drawn)
+    _store(out_ptr + 3 * g + 1, r1 * dx + r4 * dy + r7 * dz, is_in, is_drawn)
+    _store(out_ptr + 3 * g + 2, r2 * dx + r5 * dy + r8 * dz, is_in, is_drawn)
 
 
 @triton.jit(do_not_specialize=["n", "width", "height"])
@@ -277,7 +302,7 @@ def unproject(
     row_ptr,  # (N, 8) of `project`
     count_ptr,  # (N,) of `project`
     moment_ptr,  # (N, 8): sums of the exponent's gradient times 1, dx, dy, dx^2, dx dy, dy^2
-    d_mean_ptr,  # out, zeros, as the inputs
+    d_mean_ptr,  # out, as the inputs
     d_scale_ptr,
     d_rotation_ptr,
     d_opacity_ptr,
@@ -292,46 +317,46 @@ def unproject(
     """Gradients of the Gaussians from the moments that `unblend` summed."""
     g = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     is_in = g < n
-    is_in = is_in & (tl.load(count_ptr + g, mask=is_in, other=0) > 0)
+    is_drawn = is_in & (tl.load(count_ptr + g, mask=is_in, other=0) > 0)
     row, moment = row_ptr + 8 * g, moment_ptr + 8 * g
-    xx_conic = tl.load(row + 2, mask=is_in, other=0.0) * (-2.0 * LN_2)
-    xy_conic = tl.load(row + 3, mask=is_in, other=0.0) * (-LN_2)
-    yy_conic = tl.load(row + 4, mask=is_in, other=0.0) * (-2.0 * LN_2)
-    m = tl.load(moment, mask=is_in, other=0.0)
-    mx = tl.load(moment + 1, mask=is_in, other=0.0)
-    my = tl.load(moment + 2, mask=is_in, other=0.0)
+    xx_conic = tl.load(row + 2, mask=is_drawn, other=0.0) * (-2.0 * LN_2)
+    xy_conic = tl.load(row + 3, mask=is_drawn, other=0.0) * (-LN_2)
+    yy_conic = tl.load(row + 4, mask=is_drawn, other=0.0) * (-2.0 * LN_2)
+    m = tl.load(moment, mask=is_drawn, other=0.0)
+    mx = tl.load(moment + 1, mask=is_drawn, other=0.0)
+    my = tl.load(moment + 2, mask=is_drawn, other=0.0)
     d_u = -(xx_conic * mx + xy_conic * my)
     d_v = -(xy_conic * mx + yy_conic * my)
-    d_xx = -0.5 * tl.load(moment + 3, mask=is_in, other=0.0)
-    d_xy = -tl.load(moment + 4, mask=is_in, other=0.0)
-    d_yy = -0.5 * tl.load(moment + 5, mask=is_in, other=0.0)
-    d_opacity = m / tl.load(row + 6, mask=is_in, other=1.0)
+    d_xx = -0.5 * tl.load(moment + 3, mask=is_drawn, other=0.0)
+    d_xy = -tl.load(moment + 4, mask=is_drawn, other=0.0)
+    d_yy = -0.5 * tl.load(moment + 5, mask=is_drawn, other=0.0)
+    d_opacity = m / tl.load(row + 6, mask=is_drawn, other=1.0)
 
-    x, y, z = _to_camera(mean_ptr, cam_ptr, g, is_in)
-    z = tl.where(is_in, z, 1.0)
+    x, y, z = _to_camera(mean_ptr, cam_ptr, g, is_drawn)
+    z = tl.where(is_drawn, z, 1.0)
     p0, p1, p2, q0, q1, q2, jx, jy, limit_x, limit_y = _jacobian(x, y, z, cam_ptr, width, height)
     t0, t1, t2, h0, h1, h2 = p0, p1, p2, q0, q1, q2
     if HAS_ROTATION:
-        w, qx, qy, qz, norm = _unit_quaternion(rotation_ptr, g, is_in)
+        w, qx, qy, qz, norm = _unit_quaternion(rotation_ptr, g, is_drawn)
         t0, t1, t2 = _rotate_row(p0, p1, p2, w, qx, qy, qz)
         h0, h1, h2 = _rotate_row(q0, q1, q2, w, qx, qy, qz)
-    s0, s1, s2 = _scales(scale_ptr, g, is_in, SCALE_COLUMNS)
+    s0, s1, s2 = _scales(scale_ptr, g, is_drawn, SCALE_COLUMNS)
     xx, xy, yy, det0 = _gram(t0, t1, t2, h0, h1, h2, s0, s1, s2)
     d_factor = d_opacity
     if HAS_OPACITY:
-        d_factor = d_opacity * tl.load(opacity_ptr + g, mask=is_in, other=0.0)
+        d_factor = d_opacity * tl.load(opacity_ptr + g, mask=is_drawn, other=0.0)
     a, b, c, factor = _covariance_gradient(xx, xy, yy, det0, d_xx, d_xy, d_yy, d_factor)
     if HAS_OPACITY:
-        tl.store(d_opacity_ptr + g, d_opacity * factor, mask=is_in)
+        _store(d_opacity_ptr + g, d_opacity * factor, is_in, is_drawn)
     ds0 = 2 * s0 * (a * t0 * t0 + b * t0 * h0 + c * h0 * h0)
     ds1 = 2 * s1 * (a * t1 * t1 + b * t1 * h1 + c * h1 * h1)
     ds2 = 2 * s2 * (a * t2 * t2 + b * t2 * h2 + c * h2 * h2)
     if SCALE_COLUMNS == 3:
-        tl.store(d_scale_ptr + 3 * g, ds0, mask=is_in)
-        tl.store(d_scale_ptr + 3 * g + 1, ds1, mask=is_in)
-        tl.store(d_scale_ptr + 3 * g + 2, ds2, mask=is_in)
+        _store(d_scale_ptr + 3 * g, ds0, is_in, is_drawn)
+        _store(d_scale_ptr + 3 * g + 1, ds1, is_in, is_drawn)
+        _store(d_scale_ptr + 3 * g + 2, ds2, is_in, is_drawn)
     else:
-        tl.store(d_scale_ptr + g, ds0 + ds1 + ds2, mask=is_in)
+        _store(d_scale_ptr + g, ds0 + ds1 + ds2, is_in, is_drawn)
     k0, k1, k2 = s0 * s0, s1 * s1, s2 * s2
     dt0, dt1, dt2 = k0 * (2 * a * t0 + b * h0), k1 * (2 * a * t1 + b * h1), k2 * (2 * a * t2 + b * h2)
     dh0, dh1, dh2 = k0 * (2 * c * h0 + b * t0), k1 * (2 * c * h1 + b * t1), k2 * (2 * c * h2 + b * t2)
@@ -340,6 +365,7 @@ def unproject(
             d_rotation_ptr,
             g,
             is_in,
+            is_drawn,
             p0,
             p1,
             p2,
@@ -365,6 +391,7 @@ def unproject(
         cam_ptr,
         g,
         is_in,
+        is_drawn,
         x,
         y,
         z,
