@@ -251,7 +251,9 @@ def test_backends_are_found_by_name_and_can_be_added(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(interface, "_loaders", dict(interface._loaders))
     monkeypatch.setattr(interface, "_default_of_device", dict(interface._default_of_device))
     scene = random_scene(14, n=5)
-    with pytest.raises(ValueError, match="unknown rasterizer backend 'none'; there are: auto, torch, numba, triton"):
+    with pytest.raises(
+        ValueError, match="unknown rasterizer backend 'none'; there are: auto, torch, numba, triton"
+    ):
         scene.render("none")
     assert torch.equal(scene.render("auto"), scene.render("numba"))
     register_backend("zeros", lambda: lambda splats: splats.channels.new_zeros(1), default_for="cpu")
