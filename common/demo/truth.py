@@ -57,6 +57,7 @@ class Truth:
         return SmplxPose.from_params(params), self.static_offset + driven
 
 
+@torch.no_grad()
 def identity_color_error(avatar: Avatar, truth: Truth) -> float:
     """Mean absolute difference of the avatar's colours to the true albedo over all Gaussians, in [0, 1]."""
     return float((avatar.appearance.rgb.cpu() - truth.albedo).abs().mean())
