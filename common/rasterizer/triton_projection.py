@@ -1,7 +1,7 @@
 """Triton kernels: Gaussians to footprints on the image, and the published backward of it (SPEC 10).
 
 One program handles BLOCK Gaussians. A camera is 16 floats: R (9, row by row), t (3), focal (2), princpt (2).
-No postponed annotations here: Triton reads them.
+No postponed annotations here: Triton reads them. Constants stand to the right: its interpreter wants it so.
 """
 
 import math
@@ -56,7 +56,7 @@ def _to_camera(mean_ptr, cam_ptr, g, is_in):
 def _jacobian(x, y, z, cam_ptr, width, height):
     """The two rows of J R, and x, y as clamped inside J."""
     fx, fy = tl.load(cam_ptr + 12), tl.load(cam_ptr + 13)
-    limit_x, limit_y = JACOBIAN_LIMIT * width / (2 * fx), JACOBIAN_LIMIT * height / (2 * fy)
+    limit_x, limit_y = width * JACOBIAN_LIMIT / (2 * fx), height * JACOBIAN_LIMIT / (2 * fy)
     jx = tl.minimum(tl.maximum(x / z, -limit_x), limit_x) * z
     jy = tl.minimum(tl.maximum(y / z, -limit_y), limit_y) * z
     j00, j02 = fx / z, -fx * jx / (z * z)
@@ -114,7 +114,7 @@ def _gram(p0, p1, p2, q0, q1, q2, s0, s1, s2):
 @triton.jit
 def _compensation(xx, yy, det0):
     """Opacity factor, 0 where degenerate, and the determinant of the filtered covariance."""
-    det1 = det0 + FILTER_PX2 * (xx + yy) + FILTER_PX2 * FILTER_PX2
+    det1 = det0 + (xx + yy + FILTER_PX2) * FILTER_PX2
     factor = tl.sqrt_rn(tl.div_rn(det0, det1 + EPS_COEFFICIENT) + EPS_COEFFICIENT)
     return tl.where((det0 > MIN_DET_PX4) & (det1 > MIN_DET_PX4), factor, 0.0), det1
 
@@ -189,16 +189,16 @@ def project(
     middle = 0.5 * (a + c)
     radius = tl.ceil(3.0 * tl.sqrt_rn(middle + tl.sqrt_rn(tl.maximum(middle * middle - det, 0.1))))
     log2_opacity = tl.log2(opacity)
-    reach2 = 2.0 * (LN_2 * (log2_opacity - LOG2_MIN_ALPHA) + MARGIN_POWER)
+    reach2 = ((log2_opacity - LOG2_MIN_ALPHA) * LN_2 + MARGIN_POWER) * 2.0
     x0, x1 = _cell_range(u, a, reach2, radius, width)
     y0, y1 = _cell_range(v, c, reach2, radius, height)
     count = tl.where(is_drawn, _n_tiles(x0, x1) * _n_tiles(y0, y1), 0)
     row = row_ptr + 8 * g
     tl.store(row, u, mask=is_in)
     tl.store(row + 1, v, mask=is_in)
-    tl.store(row + 2, -0.5 * LOG2_E * c / det, mask=is_in)
-    tl.store(row + 3, LOG2_E * xy / det, mask=is_in)
-    tl.store(row + 4, -0.5 * LOG2_E * a / det, mask=is_in)
+    tl.store(row + 2, c / det * (-0.5 * LOG2_E), mask=is_in)
+    tl.store(row + 3, xy / det * LOG2_E, mask=is_in)
+    tl.store(row + 4, a / det * (-0.5 * LOG2_E), mask=is_in)
     tl.store(row + 5, log2_opacity, mask=is_in)
     tl.store(row + 6, opacity, mask=is_in)
     tl.store(box_ptr + 4 * g, x0, mask=is_in)
