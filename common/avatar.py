@@ -168,7 +168,8 @@ class Avatar(nn.Module):
         features = self.triplane_features()
         n_features = features.shape[1]
         by_joint = seen.reshape(len(seen), -1) @ first.weight[:, n_features:].T  # (55, hidden)
-        pose_part = F.embedding(dominant, by_joint)  # unlike by_joint[dominant], backward is the same every time
+        # Unlike by_joint[dominant], an embedding's backward pass is the same bit by bit every time.
+        pose_part = F.embedding(dominant, by_joint)
         hidden = F.linear(features, first.weight[:, :n_features], first.bias) + pose_part
         for layer in rest:
             hidden = layer(hidden)
