@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from common.body_model.body import BodyModel
 from common.skinning_field import SkinningField
@@ -88,6 +89,12 @@ def golden(golden_path: Callable[[str], Path], selection: Selection) -> Callable
         return Arrays(name, selection)
 
     return load
+
+
+@pytest.fixture(scope="session", params=[torch.float32, torch.float64], ids=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """The precision a test computes in; the stored arrays are float32, so tolerances are the same for both."""
+    return request.param
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,23 @@ def load_avatar(body: BodyModel, field: SkinningField, state: dict[str, np.ndarr
     avatar = Avatar(config, body, field, identity)
     avatar.load_state_dict({name: tensor(value) for name, value in state.items()}, strict=True)
     return avatar
+
+
+def in_dtype(avatar: Avatar, dtype: torch.dtype) -> Avatar:
+    """The avatar itself in float32; in float64 a copy, of body and field too."""
+    return avatar if dtype == torch.float32 else copy.deepcopy(avatar).to(dtype)
+
+
+def view_and_projection(camera: Camera, near: float = 0.01, far: float = 100.0) -> tuple[Tensor, Tensor]:
+    """The camera as the published system stores it: matrices (4, 4) from world to camera and to clip space."""
+    view, projection = torch.eye(4), torch.zeros(4, 4)
+    view[:3, :3], view[:3, 3] = camera.R, camera.t
+    size = torch.tensor([camera.width, camera.height])
+    projection[:2, :2] = torch.diag(2 * camera.focal / size)
+    projection[:2, 2] = 2 * camera.princpt / size - 1
+    projection[2, 2:] = torch.tensor([far + near, -2 * far * near]) / (far - near)
+    projection[3, 2] = 1
+    return view, projection
 
 
 def camera_of(arrays: dict[str, np.ndarray], height: int, width: int, prefix: str = "cam") -> Camera:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from common.body_model.body import BodyModel, neutral_pose_params
 from common.body_model.files import convert_licensed_files
 from common.body_model.identity import Identity
 from common.camera import Camera
+from common.joints import JOINTS, LEFT_HAND, RIGHT_HAND
 from common.pose import SmplxParams, SmplxPose
 
 TOLERANCE = 2e-5  # golden README: vertices and joints
@@ -138,9 +142,45 @@ def test_world_space(body, arrays, identity):
     assert_close(camera.camera_to_world(vertices), arrays["world_vertices_lr"])
 
 
-def test_float64_agrees_with_the_stored_float32(golden_path, arrays):
+def test_joints_among_the_published_keypoints(body, arrays, identity):
+    """Of the 135 keypoints those that are joints; the others are vertices and landmarks, which nothing here uses."""
+    params = SmplxParams(**{name: arrays[f"world_in_{name}"] for name in SmplxParams.__dataclass_fields__})
+    parts = (arrays[f"world_cam_{name}"] for name in ("R", "t", "focal", "princpt"))
+    joints = Camera(*parts, 1, 1).camera_to_world(body.vertices(params, identity).joints)
+    index = arrays["kpt_idx"]
+    is_joint = index < len(joints)
+    assert is_joint.any()
+    assert_close(joints[index[is_joint]], arrays["world_kpt"][is_joint])
+
+
+def test_root_offset_that_is_masked(body, arrays, identity):
+    masked = replace(identity, joint_offset=arrays["id_joint_offset_root_masked"])
+    ours = body.shaped(identity).joints
+    assert torch.equal(ours, body.shaped(masked, mask_root_offset=False).joints)
+
+
+def test_joint_names(golden_path):
+    names = json.loads(golden_path("03_names.json").read_text())
+
+    def words(name: str) -> str:
+        return name.lower().replace("_", "")
+
+    shown = {"l": "left", "r": "right"}
+    for index, published in enumerate(names["joint_name"]):
+        side, _, rest = published.partition("_")
+        expected = words(f"{shown[side.lower()]}{rest}" if side.lower() in shown else published)
+        assert expected == words(JOINTS[index]), (index, published)
+    parts = {"body": range(22), "face": range(22, 25), "lhand": LEFT_HAND, "rhand": RIGHT_HAND}
+    assert names["part_idx"] == {name: list(index) for name, index in parts.items()}
+
+
+@pytest.mark.parametrize("i", [0, 1])
+def test_float64_agrees_with_the_stored_float32(golden_path, arrays, identity, i):
     body = BodyModel(convert_licensed_files(golden_path("assets/human_model_files"), "male"), 0).double()
-    params, identity = case(arrays, 0)
-    out = body.vertices(params, identity)
+    out = body.vertices(*case(arrays, i), mask_root_offset=False)
     assert out.vertices.dtype == torch.float64
-    assert_close(out.vertices, arrays["masked_root_vertices"][0])
+    assert_close(out.vertices, arrays["out_vertices"][i])
+    assert_close(out.joints, arrays["out_joints"][i, :55])
+    assert_close(body.vertices(*case(arrays, 0)).vertices, arrays["masked_root_vertices"][0])
+    assert_close(body.neutral_vertices(identity, jaw_open=True), arrays["neutral_jawopen_id_lr"])
+    assert_close(body.zero_pose_joints(identity), arrays["zero_pose_joints"])

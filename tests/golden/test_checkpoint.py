@@ -103,6 +103,35 @@ def test_written_snapshot_has_the_published_layout(snapshot, tmp_path):
     assert groups["scale"].keys() == published["scale"].keys()
 
 
+def test_snapshot_loaded_and_saved_is_as_the_manifest_lists_it(snapshot, manifest, tmp_path):
+    """Keys, shapes, dtypes and values of the network; groups and states of the optimiser, by name."""
+    table = PoseTable.from_state_dict(snapshot.network)
+    optimizer = _own_order_optimizer(snapshot, table)
+    load_optimizer(optimizer, snapshot.optimizer, "snapshot")
+    path = tmp_path / "snapshot_0.pth"
+    save_snapshot(path, Snapshot(snapshot.epoch, snapshot.network, optimizer.state_dict()))
+    written = torch.load(path, weights_only=True)
+    network = written["network"]
+    assert {(key, tuple(value.shape), str(value.dtype)) for key, value in network.items()} == {
+        (key, tuple(shape), dtype) for key, shape, dtype in manifest["network"]
+    }
+    assert all(torch.equal(network[key], value) for key, value in snapshot.network.items())
+    assert written["epoch"] == manifest["top_level"]["epoch"]
+    groups = {group["name"]: group for group in written["optimizer"]["param_groups"]}
+    listed = {group["name"]: group for group in manifest["optimizer_param_groups"]}
+    assert groups.keys() == listed.keys()
+    for name, group in groups.items():
+        for key, value in listed[name].items():
+            found = list(group[key]) if isinstance(group[key], tuple) else group[key]
+            assert key == "params" or found == value, (name, key)
+        states = zip(group["params"], listed[name]["params"], strict=True)
+        for own, published in states:
+            assert manifest["optimizer_index_to_name"][str(published)] == name
+            state = written["optimizer"]["state"].get(own, {})
+            described = {k: [list(v.shape), str(v.dtype)] for k, v in state.items()}
+            assert described == manifest["optimizer_state"].get(str(published), {})
+
+
 def test_loading_is_strict_and_names_the_keys(snapshot):
     table = PoseTable.from_state_dict(snapshot.network)
     with pytest.raises(UserError, match=r"unexpected: persona\.triplane"):

@@ -73,6 +73,14 @@ def test_every_parameter_file_is_loaded_also_of_frames_that_are_not_listed(sched
     assert {split: list(frames) for split, frames in params.items()} == schedule["train_smplx_frames"]
 
 
+def test_frames_in_the_order_of_the_published_glob_are_the_same_frames(schedule, subject):
+    """Quirk 17: the published order is the file system's; here it is the numbers'."""
+    published = schedule["train_smplx_frames_as_globbed"]
+    assert {split: sorted(frames) for split, frames in published.items()} == {
+        split: list(frames) for split, frames in subject.smplx_params().items()
+    }
+
+
 def test_toy_subject_passes_its_check(subject, arrays):
     n_vertices = arrays["face_offset"].shape[0]
     assert subject.problems((*("captured", "generated_0", "generated_1"), "test"), n_vertices) == []

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from common.evaluation import Evaluation, evaluate
+from common.evaluation import Evaluation, evaluate, find_ground_truth
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +21,21 @@ def evaluation(golden_path, expected) -> Evaluation:
     (subject,) = (root / "subjects").iterdir()
     (renders,) = (root / "result").iterdir()
     return evaluate(subject, renders, None, "none", torch.device("cpu"))
+
+
+def test_frames_are_pasted_into_the_published_boxes(golden_path, expected):
+    (subject,) = (golden_path("11_evaluator") / "subjects").iterdir()
+    frames = find_ground_truth(subject)
+    assert {str(frame.index): list(frame.box) for frame in frames} == expected["bbox_xywh"]
+    assert all(list(frame.full_size) == expected["full_frame_shape_hw"] for frame in frames)
+
+
+@pytest.mark.parametrize("script", ["eval_neuman", "eval_xhumans"])
+def test_figures_in_the_order_of_each_script(evaluation, expected, script):
+    found, listed = {score.frame: score for score in evaluation.official.scores}, expected[script]
+    ours = [found[frame] for frame in listed["frame_order"]]
+    assert [score.psnr for score in ours] == pytest.approx(listed["psnr"], abs=1e-4)
+    assert [score.ssim for score in ours] == pytest.approx(listed["ssim"], abs=1e-5)
 
 
 def test_figures_of_each_frame(evaluation, expected):

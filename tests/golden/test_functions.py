@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from common import losses
 from common.boundary import dilate, sobel_magnitude
 from common.camera import Camera
+from tests.golden import scene
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +96,20 @@ def test_projection_agrees_with_the_published_projection_matrix(arrays):
     ndc = clip[:, :2] / clip[:, 3:]
     size = torch.tensor([width, height])
     np.testing.assert_allclose(camera.project(points), (ndc + 1) * size / 2, rtol=1e-5, atol=1e-3)
+
+
+def test_crop_camera_agrees_with_the_published_affine_crop(arrays):
+    """The crop's matrix maps image pixels as the crop's camera moves principal point and focal length."""
+    height, width = arrays["patch"].shape[:2]
+    camera = Camera.identity((1.0, 1.0), (0.0, 0.0), *arrays["patch_src"].shape[:2])
+    crop = camera.crop(arrays["patch_bbox"], height, width)
+    matrix = torch.cat([torch.diag(crop.focal), crop.princpt[:, None]], 1)
+    assert_close(matrix, arrays["patch_trans"], atol=1e-5, rtol=1e-5)
+    there_and_back = torch.cat([matrix, torch.tensor([[0.0, 0.0, 1.0]])]).inverse()[:2]
+    assert_close(there_and_back, arrays["patch_inv_trans"], atol=1e-5, rtol=1e-5)
+
+
+def test_cameras_matrices_agree_with_the_published_ones(arrays):
+    height, width = (int(n) for n in arrays["cam_shape_hw"])
+    camera = Camera(torch.eye(3), torch.zeros(3), arrays["cam_focal"], arrays["cam_princpt"], height, width)
+    assert_close(scene.view_and_projection(camera)[1], arrays["proj_matrix"], atol=1e-6, rtol=1e-5)

@@ -90,6 +90,14 @@ def test_closed_mouth_adds_faces_over_an_open_loop_of_expression_vertices(body):
     assert body.parts_low.expression[added].all()
 
 
+def test_published_closed_mouth_joins_expression_vertices_of_the_same_mesh(body, masks):
+    """Which vertices it joins differs on purpose (SPEC 18); the face masks it gives are tested in test_renders."""
+    n_faces = body.faces.shape[0]
+    np.testing.assert_array_equal(masks["face_with_mouth_in"][:n_faces], body.faces)
+    np.testing.assert_array_equal(masks["face_with_mouth_in"][n_faces:], masks["mouth_faces"])
+    assert body.parts_low.expression[masks["mouth_faces"]].all()
+
+
 def test_uv(golden, body):
     arrays = golden("06_texture_init.npz")
     np.testing.assert_allclose(body.vertex_uv, arrays["vertex_uv"], atol=1e-7)

@@ -12,6 +12,8 @@ from torch import Tensor
 from common.camera import Camera
 from common.gaussians import Gaussians
 from common.rasterizer import Splats, interpolate_mesh, rasterize, rasterize_mesh, torch_backend
+from common.rasterizer.interface import FILTER_PX2
+from tests.golden import scene
 
 Golden = Callable[[str], dict[str, np.ndarray]]
 IMAGE_TOLERANCE = 5e-5
@@ -33,29 +35,34 @@ LEAVES = {
 class Case:
     """A golden scene with its image and gradients."""
 
-    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+    def __init__(self, arrays: dict[str, np.ndarray], dtype: torch.dtype = torch.float32) -> None:
         column = 0 if "means" in arrays else 1
         prefix = "" if column == 0 else "cam_"
-        self.image = torch.from_numpy(arrays["image" if column == 0 else "img"])
-        self.weight = torch.from_numpy(arrays["grad_image" if column == 0 else "random_weight"])
-        self.background = torch.from_numpy(arrays["background" if column == 0 else "bg"])
+
+        def stored(name: str) -> Tensor:
+            return torch.from_numpy(arrays[name]).to(dtype, copy=True)
+
+        self.image = stored("image" if column == 0 else "img")
+        self.weight = stored("grad_image" if column == 0 else "random_weight")
+        self.background = stored("background" if column == 0 else "bg")
         names = {name: both[column] for name, both in LEAVES.items()}
-        self.leaves = {name: torch.from_numpy(arrays[key]).requires_grad_() for name, key in names.items()}
-        self.grads = {name: torch.from_numpy(arrays[f"grad_{key}"]) for name, key in names.items()}
+        self.leaves = {name: stored(key).requires_grad_() for name, key in names.items()}
+        self.grads = {name: stored(f"grad_{key}") for name, key in names.items()}
         self.exact = {
-            name: torch.from_numpy(arrays[f"grad_exact_{key}"])
+            name: stored(f"grad_exact_{key}")
             for name, key in names.items()
             if f"grad_exact_{key}" in arrays
         }
-        quaternion = next(arrays[key] for key in ("quats_wxyz", "rotation_wxyz", "rotation") if key in arrays)
+        quaternion = next(key for key in ("quats_wxyz", "rotation_wxyz", "rotation") if key in arrays)
+        self.radius = torch.from_numpy(arrays["radii" if column == 0 else "radius"])
         self.gaussians = Gaussians(
             mean=self.leaves["mean"],
             scale=self.leaves["scale"],
             rgb=self.leaves["rgb"],
-            rotation=torch.from_numpy(quaternion),
+            rotation=stored(quaternion),
             opacity=self.leaves["opacity"][:, 0],
         )
-        parts = (torch.from_numpy(arrays[prefix + key]) for key in ("R", "t", "focal", "princpt"))
+        parts = (stored(prefix + key) for key in ("R", "t", "focal", "princpt"))
         self.camera = Camera(*parts, height=self.image.shape[1], width=self.image.shape[2])
 
     def splats(self) -> Splats:
@@ -85,11 +92,41 @@ class Case:
 
 @pytest.mark.parametrize("backend", ["torch", "numba"])
 @pytest.mark.parametrize("file", FILES)
-def test_image_and_gradients_equal_the_published_rasterizer(golden: Golden, file: str, backend: str) -> None:
-    case = Case(golden(file))
+def test_image_and_gradients_equal_the_published_rasterizer(
+    golden: Golden, file: str, backend: str, dtype: torch.dtype
+) -> None:
+    case = Case(golden(file), dtype)
+    assert case.gaussians.mean.dtype == dtype
     case.check(
         rasterize(case.gaussians, case.camera, case.gaussians.rgb, None, case.background, backend), case.grads
     )
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_settings_of_the_published_rasterizer(golden: Golden, file: str) -> None:
+    """The filter's variance, the image's size and the camera's matrices, where they are stored."""
+    arrays = golden(file)
+    case = Case(arrays)
+    assert float(arrays["kernel_size"]) == pytest.approx(FILTER_PX2)
+    for name in ("image_size", "shape_hw"):
+        if name in arrays:
+            assert arrays[name].tolist() == [case.camera.height, case.camera.width]
+    if "view_matrix" in arrays:
+        view, projection = scene.view_and_projection(case.camera)
+        np.testing.assert_allclose(view, arrays["view_matrix"], atol=1e-6)
+        np.testing.assert_allclose(projection, arrays["proj_matrix"], atol=1e-5)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_radii_equal_the_published_ones(golden: Golden, file: str) -> None:
+    """Of all Gaussians that are drawn. A radius is rounded up: one in 10^4 may be one pixel off by rounding."""
+    case = Case(golden(file))
+    prints = torch_backend.project(case.splats())
+    expected = case.radius[prints.index]
+    difference = (prints.radius_px.int() - expected).abs()
+    assert (expected > 0).all()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 1e-3
 
 
 def test_exact_gradients_of_the_reference_equal_autograd_of_the_published_forward(golden: Golden) -> None:

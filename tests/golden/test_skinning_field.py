@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from common.body_model.body import BodyModel
-from common.skinning_field import SkinningField
+from common.body_model.files import convert_licensed_files
+from common.skinning_field import FieldSettings, SkinningField, build_skinning_field
 from tests.golden.scene import build_field
 
 Arrays = dict[str, np.ndarray]
@@ -71,6 +73,25 @@ def test_the_tool_makes_the_stored_field(
     torch.testing.assert_close(found.upper, golden_field.upper, atol=2e-5, rtol=0)
 
 
+def test_fixed_cells_are_those_near_a_vertex(stored: Arrays) -> None:
+    """No diffusion: what has weights is fixed. Single cells lie at the threshold to rounding."""
+    resolution, _, threshold, expansion = stored["args_a"].tolist()
+    settings = FieldSettings(int(resolution), 0, threshold, expansion)
+    vertices, weights = torch.from_numpy(stored["verts"]), torch.from_numpy(stored["weights"])
+    found = build_skinning_field(vertices, weights, settings, progress=False).weights.sum(-1) > 0.5
+    assert (found.numpy() != stored["fixed_cells_a"]).sum() <= 2
+
+
+def test_vertices_and_weights_are_the_neutral_body(stored: Arrays, golden_path: Callable) -> None:
+    data = convert_licensed_files(golden_path("assets/human_model_files"), "neutral")
+    body = BodyModel(data, 0)
+    np.testing.assert_allclose(body.neutral_vertices(None, jaw_open=False), stored["verts"], atol=2e-5)
+    np.testing.assert_array_equal(body.skinning_weights, stored["weights"])
+    np.testing.assert_allclose(body.neutral_pose_params(False).body_pose, stored["body_pose"], atol=1e-7)
+    hands = np.stack([stored["hand_mean_left"], stored["hand_mean_right"]])
+    np.testing.assert_array_equal(body.hand_mean.reshape(2, -1), hands)
+
+
 def looked_up(avatar: Arrays) -> np.ndarray:
     """Rows that take their weights from the field: neither hand nor face."""
     return ~(avatar["is_hand"] | avatar["is_face"])
@@ -84,9 +105,10 @@ def scales(avatar: Arrays) -> Tensor:
     return torch.from_numpy(avatar["scale"][:, :1])
 
 
-def test_base_weights(golden_field: SkinningField, golden: Golden) -> None:
+def test_base_weights(golden_field: SkinningField, golden: Golden, dtype: torch.dtype) -> None:
     avatar = golden("05_persona.npz")
-    found = golden_field.sample(base_positions(avatar), scales(avatar)).numpy()
+    field = copy.deepcopy(golden_field).to(dtype)
+    found = field.sample(base_positions(avatar).to(dtype), scales(avatar).to(dtype)).numpy()
     rows = looked_up(avatar)
     np.testing.assert_allclose(found[rows], avatar["skinning_weight"][rows], atol=TOLERANCE)
 

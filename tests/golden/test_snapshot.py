@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from common.checkpoint import load_optimizer, read_snapshot
 from common.errors import UserError
 from common.inference import load_person
-from common.io.image import read_rgb
+from common.io.image import read_rgb, to_uint8
 from common.motion import load_motion
 from common.objective import Objective
 from common.photo_panel import photo_panel
@@ -22,7 +22,8 @@ from common.pose_table import PoseTable
 from common.renders import over, render_view
 from common.trainer import PersonModel, Schedule, avatar_parameter_groups, make_optimizer
 from data.dataset import TEST, Subject
-from main.config import AvatarConfig, LossConfig, OptimConfig
+from main.animation import render_frame
+from main.config import AnimationConfig, AvatarConfig, LossConfig, OptimConfig
 from tests.golden import scene
 
 
@@ -52,6 +53,59 @@ def test_motion_frames(model, golden, golden_path):
         )
         assert difference.abs().mean() < 5e-5
         assert (difference.abs() > 2e-3).float().mean() < 3e-3
+
+
+def test_identity_of_the_snapshot(model, golden):
+    expected = golden("10_motion_renders.npz")
+    for name in ("shape_param", "joint_offset"):
+        assert torch.equal(model.persona.get_buffer(name), scene.tensor(expected[f"loaded_{name}"]))
+
+
+def test_8_bit_frames_and_the_masks_behind_those_on_a_background(model, golden, golden_path):
+    """At most one level apart, because here frames are rounded, there truncated; but for pixels as above."""
+    white, on_background = golden("10_motion_renders.npz"), golden("10_motion_renders_bkg.npz")
+    motion = load_motion(golden_path("10_motion"))
+    assert on_background["frame_idx"].tolist() == white["frame_idx"].tolist()
+    for i, frame in enumerate(motion.frames):
+        with torch.no_grad():
+            posed = model.persona(SmplxPose.from_params(frame.params), frame.camera)
+            view = render_view(posed.refined, model.persona.body, frame.camera)
+        ours = to_uint8(over(view["image"], view["mask"], 1.0)).transpose(2, 0, 1).astype(int)
+        assert (np.abs(ours - white["refined_uint8_rgb"][i]) > 1).mean() < 3e-3
+        mask = on_background[f"refined_mask.{frame.index}"]
+        difference = (view["mask"].expand(len(mask), -1, -1) - scene.tensor(mask)).abs()
+        assert difference.mean() < 5e-5
+        assert (difference > 2e-3).float().mean() < 3e-3
+
+
+def test_frames_on_a_background(model, golden, golden_path):
+    """Quirk 24: the published ones have a bright fringe. Inside and outside the avatar they are the same.
+
+    The video's frames are the truncated ones of OpenCV, with the frame number in a corner.
+    """
+    expected = golden("10_motion_renders_bkg.npz")
+    motion = load_motion(golden_path("10_motion"), with_background=True)
+    for i, frame in enumerate(motion.frames):
+        with torch.no_grad():
+            ours = to_uint8(render_frame(model.persona, frame, torch.device("cpu"))).astype(int)
+        stored = expected["video_frames_bgr_uint8"][i, :, -motion.width :, ::-1]
+        mask = expected[f"refined_mask.{frame.index}"][0]
+        for region in (mask > 0.9999, mask < 1e-4):
+            assert region.any()
+            assert (np.abs(ours - stored)[region] > 2).mean() < 0.01
+
+
+@pytest.mark.parametrize("file", ["10_motion_renders.npz", "10_motion_renders_bkg.npz"])
+def test_size_and_rate_of_the_video(golden, golden_path, file):
+    expected, motion = golden(file), load_motion(golden_path("10_motion"))
+    panel = photo_panel(read_rgb(golden_path("toy_subject/captured/images/0.png")), motion.height)
+    assert expected["video_size_wh"].tolist() == [panel.shape[2] + motion.width, motion.height]
+    assert int(expected["fps"]) == AnimationConfig().fps
+    assert expected["video_frames_bgr_uint8"].shape[:3] == (
+        len(motion.frames),
+        motion.height,
+        panel.shape[2] + motion.width,
+    )
 
 
 def test_photo_panel_of_the_video(golden, golden_path):
@@ -103,6 +157,41 @@ def test_published_optimizer_state_goes_on(model, golden_path):
     state = optimizer.state[model.persona.mean_offset]
     assert float(state["step"]) == 2
     assert state["exp_avg_sq"].shape == model.persona.mean_offset.shape
+
+
+def test_parameter_groups_and_adam(model, golden_path):
+    """Names, rates and shapes; the avatar's first, in order; those of frames by name (quirk 17)."""
+    schedule, optim = json.loads(golden_path("09_schedule.json").read_text()), OptimConfig()
+    avatar = avatar_parameter_groups(model.persona, optim)
+    groups = avatar + model.smplx_param_dict.parameter_groups(optim.lr_smplx, optim.lr_hand)
+    described = [
+        {"name": g["name"], "lr": g["lr"], "shapes": [list(p.shape) for p in g["params"]]} for g in groups
+    ]
+    published = schedule["train_param_groups"]
+    assert described[: len(avatar)] == published[: len(avatar)]
+    by_name = [{group["name"]: group for group in listed} for listed in (described, published)]
+    assert by_name[0] == by_name[1]
+    group = make_optimizer(groups, optim).param_groups[0]
+    for name, value in schedule["adam"].items():
+        assert name in group
+        if name != "lr":  # the constructor's; every group has its own
+            found = list(group[name]) if isinstance(group[name], tuple) else group[name]
+            assert found == value, name
+
+
+def test_parameter_groups_of_pose_fitting(golden_path):
+    schedule, optim = json.loads(golden_path("09_schedule.json").read_text()), OptimConfig()
+    poses = PoseTable(Subject(golden_path("toy_subject")).smplx_params((TEST,)))
+    ours = {
+        g["name"]: (g["lr"], [list(p.shape) for p in g["params"]])
+        for g in poses.parameter_groups(optim.lr_smplx, optim.lr_hand)
+    }
+    assert ours == {g["name"]: (g["lr"], g["shapes"]) for g in schedule["fit_param_groups"]}
+
+
+def test_fitting_goes_on_after_the_snapshots_epoch(golden, golden_path):
+    snapshot = read_snapshot(golden_path("10_checkpoint/snapshot_0.pth"))
+    assert int(golden("10_fit_step.npz")["start_epoch"]) == snapshot.epoch + 1
 
 
 @pytest.mark.parametrize("run", ["schedule_train", "schedule_fit_pose_to_test", "schedule_7_itr"])

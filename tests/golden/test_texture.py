@@ -9,10 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.avatar import Avatar
 from common.body_model.body import BodyModel
 from common.body_model.files import convert_licensed_files
+from common.body_model.identity import Identity
 from common.mesh import Subdivider
+from common.skinning_field import SkinningField
 from common.texture import initial_log_scale, sample_subdivided, sample_vertex_colors, to_logit, vertex_uv
+from main.config import AvatarConfig
 
 Tensors = dict[str, Tensor]
 LAYERS = [
@@ -47,6 +51,24 @@ def test_colors_from_the_body_files(stored: Tensors, golden_path: Callable, text
         convert_licensed_files(golden_path("assets/human_model_files"), "male"), n_subdivisions=2
     )
     assert_same_colors(sample_vertex_colors(stored[texture], body), stored[logit])
+
+
+def test_scale_points_are_the_neutral_body_with_open_jaw(
+    stored: Tensors, golden: Callable, golden_body: BodyModel
+) -> None:
+    arrays = golden("03_body_model.npz")
+    identity = Identity(
+        *(torch.from_numpy(arrays[f"id_{n}"]) for n in ("shape_param", "face_offset", "joint_offset"))
+    )
+    for name, who in (("scale_points", identity), ("pos_enc_vert", None)):
+        vertices = golden_body.subdivider.interpolate(golden_body.neutral_vertices(who, jaw_open=True))
+        torch.testing.assert_close(vertices, stored[name], atol=2e-5, rtol=0)
+
+
+def test_offsets_begin_at_zero(stored: Tensors, golden_body: BodyModel, golden_field: SkinningField) -> None:
+    identity = Identity.zeros(golden_body.n_vertices)
+    avatar = Avatar(AvatarConfig(triplane_resolution=2), golden_body, golden_field, identity)
+    assert torch.equal(avatar.mean_offset, stored["mean_offset"])
 
 
 def test_scales(stored: Tensors) -> None:
