@@ -123,9 +123,7 @@ def samples_on_grid_planes(avatar: Avatar, margin: float = 1e-5) -> torch.Tensor
 def test_parameters_without_gradient(avatar, posed, golden_path, refined):
     mean = posed.refined_mean if refined else posed.base_mean
     parameters = dict(avatar.named_parameters())
-    grads = torch.autograd.grad(
-        mean.sum(), list(parameters.values()), allow_unused=True, retain_graph=True
-    )
+    grads = torch.autograd.grad(mean.sum(), list(parameters.values()), allow_unused=True, retain_graph=True)
     without = {name for name, grad in zip(parameters, grads, strict=True) if grad is None or not grad.any()}
     stored = json.loads(golden_path("05_no_gradient.json").read_text())
     assert without == set(stored[f"no_gradient_{'refined' if refined else 'unrefined'}"])

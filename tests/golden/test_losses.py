@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import pytest
@@ -55,6 +56,11 @@ class Case:
         initial = torch.sigmoid(scene.tensor(golden("06_texture_init.npz")["rgb_orig_logit"])).to(dtype)
         self.objective = Objective(PersonModel(avatar, poses), LossConfig(), initial, None)
         self.terms = (self.objective.fitting if mode == "fit" else self.objective.training)(self.frame)
+
+    @cached_property
+    def term_gradients(self) -> dict[str, dict[str, Tensor]]:
+        """Gradients of every term by parameter."""
+        return {name: self.gradients(term) for name, term in self.terms.items()}
 
     def gradients(self, value: Tensor) -> dict[str, Tensor]:
         grads = torch.autograd.grad(
@@ -116,8 +122,8 @@ def test_gradient_of_every_term(cases, mode):
     """
     case = cases[mode]
     failures = []
-    for term, value in case.terms.items():
-        for name, grad in case.gradients(value).items():
+    for term, grads in case.term_gradients.items():
+        for name, grad in grads.items():
             ours = grad.reshape(-1)[scene.tensor(case.arrays[f"pick.{name}"])]
             if f"term.{term}.{name}" not in case.arrays:
                 if ours.abs().max() > 1e-9:
@@ -139,7 +145,7 @@ def test_gradient_of_every_term(cases, mode):
 def test_smoothness_of_posed_means_ignores_rigid_motion(cases, mode):
     """The exact gradient is 0, so the stored one is rounding; both must be nothing beside the body pose's."""
     case = cases[mode]
-    grads = case.gradients(case.terms["lap_mean_refined"])
+    grads = case.term_gradients["lap_mean_refined"]
     scale = grads["smplx6d.body_pose"].norm()
     for name in RIGID:
         assert grads[name].norm() < 1e-2 * scale
@@ -180,8 +186,8 @@ def test_terms_come_in_the_stored_order_and_reach_the_stored_parameters(cases, m
     assert set(stored["groups"]) == set(case.parameters)
     order = [name for name in stored["order_of_terms"] if name in case.terms]
     assert sorted(order) == sorted(case.terms)
-    for name, term in case.terms.items():
-        ours = {key: float(grad.double().norm()) for key, grad in case.gradients(term).items()}
+    for name, grads in case.term_gradients.items():
+        ours = {key: float(grad.double().norm()) for key, grad in grads.items()}
         for key, expected in stored["terms"][name].get("grad", {}).items():
             if expected is not None and not (name == "lap_mean_refined" and key in RIGID):
                 assert ours[key] == pytest.approx(expected["norm"], rel=3.5e-2, abs=1e-9), (name, key)
@@ -198,6 +204,8 @@ def test_frames_are_the_stored_ones(cases):
             checked |= {f"data.{name}.{key}": getattr(camera, key) for key in ("R", "t", "focal", "princpt")}
         stored = {name for name in case.arrays if name.startswith("data.")}
         for name in sorted(stored & checked.keys()):
-            np.testing.assert_allclose(checked[name], case.arrays[name][0], rtol=1e-6, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(
+                checked[name], case.arrays[name][0], rtol=1e-6, atol=1e-6, err_msg=name
+            )
         assert stored - checked.keys() <= {"data.frame_idx"}
         assert case.arrays["data.frame_idx"].tolist() == [case.frame.index]

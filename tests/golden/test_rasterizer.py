@@ -49,9 +49,7 @@ class Case:
         self.leaves = {name: stored(key).requires_grad_() for name, key in names.items()}
         self.grads = {name: stored(f"grad_{key}") for name, key in names.items()}
         self.exact = {
-            name: stored(f"grad_exact_{key}")
-            for name, key in names.items()
-            if f"grad_exact_{key}" in arrays
+            name: stored(f"grad_exact_{key}") for name, key in names.items() if f"grad_exact_{key}" in arrays
         }
         quaternion = next(key for key in ("quats_wxyz", "rotation_wxyz", "rotation") if key in arrays)
         self.radius = torch.from_numpy(arrays["radii" if column == 0 else "radius"])

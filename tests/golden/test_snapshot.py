@@ -90,7 +90,7 @@ def test_frames_on_a_background(model, golden, golden_path):
             ours = to_uint8(render_frame(model.persona, frame, torch.device("cpu"))).astype(int)
         stored = expected["video_frames_bgr_uint8"][i, :, -motion.width :, ::-1]
         mask = expected[f"refined_mask.{frame.index}"][0]
-        for region in (mask > 0.9999, mask < 1e-4):
+        for region in (mask > 0.999, mask < 1e-4):
             assert region.any()
             assert (np.abs(ours - stored)[region] > 2).mean() < 0.01
 
