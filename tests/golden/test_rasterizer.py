@@ -17,8 +17,9 @@ from tests.golden import scene
 
 Golden = Callable[[str], dict[str, np.ndarray]]
 IMAGE_TOLERANCE = 5e-5
-FLIPPED = 3e-4  # share of values where rounding of the processor at hand may flip a threshold (1/255, 1e-4)
-FLIP_TOLERANCE = 2e-3
+# In this one scene some alphas and depths are so near a threshold (1/255, 1e-4, equal depth) that another processor's
+# or another dtype's rounding flips them: this share of its values may differ by more, up to FLIP_TOLERANCE.
+FLIPPING_FILE, FLIPPED, FLIP_TOLERANCE = "07_rasteriser.npz", 3e-4, 2e-3
 GRADIENT_TOLERANCE = 1e-3  # relative L2; 1e-5 unless a threshold flips
 CUDA_FILES = tuple(f"12_rasterizer_cuda/public_{i}.npz" for i in range(3))
 FILES = (*CUDA_FILES, "07_rasteriser.npz", "07_rasteriser_stress.npz")
@@ -77,10 +78,11 @@ class Case:
             self.background,
         )
 
-    def check(self, image: Tensor, grads: dict[str, Tensor]) -> None:
+    def check(self, image: Tensor, grads: dict[str, Tensor], may_flip: bool = False) -> None:
         """Image and gradients of its weighted sum within the tolerances."""
         error = (image - self.image).detach().abs()
-        assert (error > IMAGE_TOLERANCE).float().mean() <= FLIPPED and error.max() < FLIP_TOLERANCE
+        assert (error > IMAGE_TOLERANCE).float().mean() <= (FLIPPED if may_flip else 0.0)
+        assert error.max() < FLIP_TOLERANCE
         (image * self.weight).sum().backward()
         for name, expected in grads.items():
             grad = self.leaves[name].grad
@@ -96,7 +98,9 @@ def test_image_and_gradients_equal_the_published_rasterizer(
     case = Case(golden(file), dtype)
     assert case.gaussians.mean.dtype == dtype
     case.check(
-        rasterize(case.gaussians, case.camera, case.gaussians.rgb, None, case.background, backend), case.grads
+        rasterize(case.gaussians, case.camera, case.gaussians.rgb, None, case.background, backend),
+        case.grads,
+        may_flip=file == FLIPPING_FILE,
     )
 
 
@@ -129,7 +133,9 @@ def test_radii_equal_the_published_ones(golden: Golden, file: str) -> None:
 
 def test_exact_gradients_of_the_reference_equal_autograd_of_the_published_forward(golden: Golden) -> None:
     case = Case(golden("07_rasteriser_stress.npz"))
-    case.check(torch_backend.render(case.splats(), exact_gradients=True), case.exact)
+    case.check(
+        torch_backend.render(case.splats(), exact_gradients=True), case.exact, may_flip=file == FLIPPING_FILE
+    )
 
 
 def test_footprints_equal_the_published_ones(golden: Golden) -> None:
