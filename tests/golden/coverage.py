@@ -225,7 +225,8 @@ CHECKED: dict[str, tuple[str, ...]] = {
     "07_renders_*.npz:*fov": ("test_renders::test_camera_matrices",),
     # Quirk 1: that of hands is checked as published, with world coordinates taken as camera coordinates.
     "07_renders_*.npz:*_mesh_mask*": ("test_renders::test_mesh_masks",),
-    "07_renders_*.npz:testmode_mask*": ("test_renders::test_thresholded_masks_of_testing",),
+    "07_renders_*.npz:testmode_*_refined": ("test_renders::test_refined_image_and_mask_of_testing",),
+    "07_renders_*.npz:testmode_mask": ("test_renders::test_thresholded_masks_of_testing",),
     "07_renders_*.npz:boundary_posenc_render": ("test_renders::test_splatted_images",),
     "07_renders_*.npz:*gradient_magnitude": ("test_renders::test_splatted_images",),
     "07_renders_*.npz:*boundary*": ("test_renders::test_boundary_maps",),

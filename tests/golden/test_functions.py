@@ -98,8 +98,11 @@ def test_projection_agrees_with_the_published_projection_matrix(arrays):
     np.testing.assert_allclose(camera.project(points), (ndc + 1) * size / 2, rtol=1e-5, atol=1e-3)
 
 
-def test_crop_camera_agrees_with_the_published_affine_crop(arrays):
+def test_crop_camera_agrees_with_the_published_affine_crop(golden):
     """The crop's matrix maps image pixels as the crop's camera moves principal point and focal length."""
+    stored = golden("02_functions.npz")
+    names = ("patch", "patch_src", "patch_bbox", "patch_trans", "patch_inv_trans")
+    arrays = {name: torch.from_numpy(stored[name]) for name in names}
     height, width = arrays["patch"].shape[:2]
     camera = Camera.identity((1.0, 1.0), (0.0, 0.0), *arrays["patch_src"].shape[:2])
     crop = camera.crop(arrays["patch_bbox"], height, width)
