@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from common.io.json import read_numbers
 from common.io.parameters import read_smplx_params
 from common.joints import N_JOINTS, N_SHAPE
 from common.pose import SmplxParams
-from data.frame import CAPTURED, Frame, FrameFiles, frame_problems, load_frame
+from data.frame import CAPTURED, Frame, FrameFiles, failures, frame_problems, load_frame
 
 GENERATED = ("generated_0", "generated_1")
 TRAIN_SPLITS = (CAPTURED, *GENERATED)
@@ -109,7 +108,7 @@ class Subject:
             return [f"missing folder: {self.root}"]
         problems: list[str] = []
         if CAPTURED in splits and (self.root / CAPTURED).is_dir():
-            problems += _failures(lambda: self.check_identity(n_vertices), self._check_textures)
+            problems += failures(lambda: self.check_identity(n_vertices), self._check_textures)
         for split in splits:
             try:
                 listed, files = self.frames(split), self._param_files(split)
@@ -118,7 +117,7 @@ class Subject:
                 continue
             for index in listed:
                 problems += frame_problems(FrameFiles(self.root, split, index), self.face_patch_size)
-            problems += _failures(*(partial(read_smplx_params, path) for i, path in files if i not in listed))
+            problems += failures(*(partial(read_smplx_params, path) for i, path in files if i not in listed))
         return problems
 
     def check_identity(self, n_vertices: int | None) -> None:
@@ -199,14 +198,3 @@ def _refuse(problems: list[str]) -> None:
     if problems:
         rest = f"; and {len(problems) - _SOME} more problems" if len(problems) > _SOME else ""
         raise UserError("; ".join(problems[:_SOME]) + rest)
-
-
-def _failures(*checks: Callable[[], Any]) -> list[str]:
-    """Messages of the checks that raise a UserError."""
-    problems = []
-    for check in checks:
-        try:
-            check()
-        except UserError as error:
-            problems.append(str(error))
-    return problems

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -150,7 +152,6 @@ def load_frame(files: FrameFiles, patch_size: int) -> Frame:
 
 def frame_problems(files: FrameFiles, patch_size: int) -> list[str]:
     """All that is wrong with a frame's files, as far as checksums, headers and json files tell; fast."""
-    problems: list[str] = []
     try:
         size = check_image(files.image)
     except UserError as error:
@@ -173,6 +174,12 @@ def frame_problems(files: FrameFiles, patch_size: int) -> list[str]:
             lambda: check_image(files.face_patch[0], (patch_size, patch_size)),
             lambda: _read_bbox(files.face_patch[1], size),
         ]
+    return failures(*checks)
+
+
+def failures(*checks: Callable[[], Any]) -> list[str]:
+    """Messages of the checks that raise a UserError."""
+    problems = []
     for check in checks:
         try:
             check()

@@ -19,6 +19,7 @@ from common.body_model.files import load_body_data
 from common.camera import Camera
 from common.checkpoint import Snapshot, find_snapshot, newest_snapshot
 from common.errors import UserError, run_command
+from common.evaluation import FIT_SUFFIX
 from common.inference import load_person, subdivisions_of
 from common.perceptual import Lpips, load_lpips
 from common.pose_table import PoseTable
@@ -38,7 +39,6 @@ from main.config_check import check_config, check_seed
 DEMO_SIZES = {"demo": "small", "demo_full": "full", "demo_tiny": "tiny"}  # made on first use (SPEC 16)
 DEMO_SUBDIVISIONS = {"demo": 1, "demo_full": 2, "demo_tiny": 1}
 PUBLISHED_SUBDIVISIONS = 2
-FIT_SUFFIX = "_fit_pose_to_test"
 
 logger = logging.getLogger("avatar")
 Args = TypeVar("Args", bound="SubjectArgs")

@@ -17,9 +17,9 @@ from common.checkpoint import (
     snapshot_path,
 )
 from common.errors import UserError, run_command
+from common.evaluation import FIT_SUFFIX
 
 ROOT = Path(__file__).resolve().parents[1]
-SUFFIX = "_fit_pose_to_test"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Args:
 def prepare(root_path: Path, overwrite: bool = False) -> Path:
     """Copy the newest snapshot with its epoch set to 0; the new file's path."""
     source = newest_snapshot(root_path)
-    folder = root_path.with_name(root_path.name + SUFFIX)
+    folder = root_path.with_name(root_path.name + FIT_SUFFIX)
     fitted = [epoch for epoch in available_epochs(folder) if epoch > 0]
     if fitted and not overwrite:
         raise UserError(
