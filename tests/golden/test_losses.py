@@ -79,6 +79,16 @@ def cases(golden, golden_path, golden_body, golden_field) -> dict[str, Case]:
         return {mode: Case(mode, golden, golden_path, golden_body, golden_field) for mode in MODES}
 
 
+@pytest.fixture(scope="module")
+def exact_cases(golden, golden_path, golden_body, golden_field) -> dict[str, Case]:
+    """The same in float64."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.renders.hand_mesh_mask", published_hand_mesh_mask)
+        return {
+            mode: Case(mode, golden, golden_path, golden_body, golden_field, torch.float64) for mode in MODES
+        }
+
+
 def published_hand_mesh_mask(vertices, body, camera):
     """Golden quirk 1: the published system feeds world coordinates as if they were camera coordinates."""
     identity = replace(camera, R=torch.eye(3).to(vertices), t=torch.zeros(3).to(vertices))
@@ -86,23 +96,27 @@ def published_hand_mesh_mask(vertices, body, camera):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_terms_and_their_values(cases, mode):
+def test_terms_and_their_values(cases, exact_cases, mode):
+    """To 1e-4; to 5e-4 where float64 is farther than that from the stored float32 value.
+
+    There a Gaussian's alpha sits on 1/255, and the rounding of the processor decides whether it is drawn.
+    """
     case = cases[mode]
+    exact = {name: float(term.detach()) for name, term in exact_cases[mode].terms.items()}
     expected = {name: term["mean"] for name, term in case.expected["terms"].items()}
     ours = {name: float(term.detach()) for name, term in case.terms.items()}
     absent = {name for name, value in expected.items() if value == 0 and name in ("mask_hand", "face_geo")}
     assert set(ours) == set(expected) - absent
     for name, value in ours.items():
-        assert value == pytest.approx(expected[name], rel=1e-4), name
+        is_on_threshold = exact[name] != pytest.approx(expected[name], rel=1e-4)
+        assert value == pytest.approx(expected[name], rel=5e-4 if is_on_threshold else 1e-4), name
     assert sum(ours.values()) == pytest.approx(case.expected["total"]["value"], rel=1e-4)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_terms_in_float64(golden, golden_path, golden_body, golden_field, mode):
+def test_terms_in_float64(exact_cases, mode):
     """Values to 5e-4: the stored ones were made in float32, in which other alphas reach 1/255."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("common.renders.hand_mesh_mask", published_hand_mesh_mask)
-        case = Case(mode, golden, golden_path, golden_body, golden_field, torch.float64)
+    case = exact_cases[mode]
     for name, term in case.terms.items():
         assert term.dtype == torch.float64
         assert float(term.detach()) == pytest.approx(case.expected["terms"][name]["mean"], rel=5e-4), name
