@@ -5,9 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+_MAX_CHARS = 1200
+_END_CHARS = 300  # of a longer message: what to do stands at its end
+
 
 class UserError(Exception):
-    """Something the user can mend: one line saying what is wrong, where, and what to do."""
+    """Something the user can mend: one line saying what is wrong, where, and what to do.
+
+    Its text is one printable line of bounded length, whatever it quotes from a file.
+    """
+
+    def __str__(self) -> str:
+        line = " ".join(super().__str__().split())
+        if not line.isprintable():  # control characters could do things to a terminal
+            line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        if len(line) > _MAX_CHARS:
+            line = f"{line[: _MAX_CHARS - _END_CHARS]} ... {line[-_END_CHARS:]}"
+        return line
 
 
 def run_command(command: Callable[[], None]) -> None:
@@ -15,8 +29,7 @@ def run_command(command: Callable[[], None]) -> None:
     try:
         command()
     except UserError as error:
-        line = " ".join(str(error).split())
-        sys.stderr.write(f"error: {line}\n")
+        sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

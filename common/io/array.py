@@ -2,18 +2,67 @@
 
 from __future__ import annotations
 
+import ast
+import math
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
+from typing import BinaryIO
 
 import numpy as np
 
 from common.errors import UserError
 from common.io.atomic import atomic_path
+from common.io.files import open_file
 
+NUMBERS = "biuf"  # kinds of numpy's types
+TEXT = "US"
 _MAGIC = b"\x93NUMPY"
-_BROKEN = (
-    ValueError, TypeError, EOFError, OSError, SyntaxError, TokenError, OverflowError, MemoryError, RecursionError,
-)  # fmt: skip
+_MAX_HEADER = 4096  # bytes; that of an array of numbers takes about a hundred
+_DTYPE = re.compile(r"[<>=|]?[biufUS][0-9]{1,9}|[<>=|]?\?")
+_BROKEN = (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError, OSError)
+
+
+@dataclass(frozen=True)
+class ArrayHeader:
+    """What the header of a .npy file declares."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    is_fortran: bool  # first axis is the fastest
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the values; exact, however large."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_header(file: BinaryIO, kinds: str = NUMBERS) -> ArrayHeader:
+    """The header of a .npy file at its start; ValueError and its like if it is broken or not of `kinds`.
+
+    Nothing that the header declares is allocated. Object and structured arrays are refused.
+    """
+    start = file.read(len(_MAGIC) + 2)
+    if not start.startswith(_MAGIC):
+        raise ValueError("it does not begin like one; write it with numpy.save")
+    length = int.from_bytes(file.read(2 if start[-2:-1] == b"\x01" else 4), "little")
+    if length > _MAX_HEADER:
+        raise ValueError(f"a header of {length} bytes")
+    text = file.read(length)
+    if len(text) < length:
+        raise ValueError("the header is cut off")
+    header = ast.literal_eval(text.decode("utf-8").strip())
+    code, shape, is_fortran = header["descr"], header["shape"], header["fortran_order"]
+    if not (isinstance(code, str) and _DTYPE.fullmatch(code)):
+        raise ValueError(f"holds elements of type {str(code)[:40]!r}, expected numbers")
+    dtype = np.dtype(code)
+    if dtype.kind not in kinds or not dtype.itemsize or (dtype.kind in NUMBERS and dtype.itemsize > 8):
+        raise ValueError(f"holds {dtype} values, expected numbers")
+    if not (isinstance(shape, tuple) and all(type(n) is int and 0 <= n < 2**48 for n in shape)):
+        raise ValueError(f"shape {str(shape)[:40]}")
+    if len(shape) > 8 or type(is_fortran) is not bool:
+        raise ValueError("an unusual header")
+    return ArrayHeader(dtype, shape, is_fortran)
 
 
 def open_array(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
@@ -21,25 +70,31 @@ def open_array(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
 
     UserError if it is missing, truncated, not a plain array, or not of `shape`.
     """
-    try:
-        with path.open("rb") as file:
-            if file.read(len(_MAGIC)) != _MAGIC:
-                raise UserError(f"{path} is not a .npy file; write it with numpy.save")
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"missing file: {path}; put it there") from None
-    except _BROKEN as error:
-        raise UserError(f"{path} is truncated or not a plain .npy array ({error}); write it again") from error
-    if array.dtype.kind not in "biuf":
-        raise UserError(f"{path} holds {array.dtype} values, expected numbers; write it again")
-    if shape is not None and array.shape != shape:
-        raise UserError(f"{path} has shape {array.shape}, expected {shape}; write it again")
-    return array
+    with open_file(path) as file:
+        try:
+            header = read_header(file)
+            offset, size = file.tell(), file.seek(0, 2)
+            if size != offset + header.n_bytes:
+                raise ValueError(f"{size - offset} bytes of values, its header says {header.n_bytes}")
+        except _BROKEN as error:
+            raise UserError(
+                f"{path} is truncated or not a plain .npy array ({error}); write it again"
+            ) from error
+        if shape is not None and header.shape != shape:
+            raise UserError(f"{path} has shape {header.shape}, expected {shape}; write it again")
+        order = "F" if header.is_fortran else "C"
+        try:
+            if not header.n_bytes:  # an empty part of a file cannot be mapped
+                return np.empty(header.shape, header.dtype, order)
+            return np.memmap(file, header.dtype, "r", offset, header.shape, order)
+        except _BROKEN as error:
+            raise UserError(f"cannot read {path}: {error}") from error
 
 
 def read_array(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Read a .npy file of numbers or booleans; errors as `open_array`."""
-    return np.array(open_array(path, shape))
+    """Read a .npy file of numbers or booleans, in this machine's byte order; errors as `open_array`."""
+    array = open_array(path, shape)
+    return np.array(array, array.dtype.newbyteorder("="))
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
