@@ -81,9 +81,8 @@ def test_triplane_features(avatar, arrays):
     rows = {int(vertex): row for row, vertex in enumerate(avatar.moving_index)}
     samples = [(rows[int(v)], i) for i, v in enumerate(arrays["sample_idx"]) if int(v) in rows]
     moving, index = (list(column) for column in zip(*samples, strict=True))
-    # The stored features are float32: in float64 the difference is all of their rounding.
-    atol = 1e-6 if avatar.triplane.dtype == torch.float32 else 3e-6
-    assert_near(avatar.triplane_features()[moving], arrays["tri_feat_sample"][index], rtol=2e-5, atol=atol)
+    # 2e-5 as the golden README has it: the places of the queries are rounded, and not alike on all processors.
+    assert_near(avatar.triplane_features()[moving], arrays["tri_feat_sample"][index], rtol=2e-5, atol=2e-5)
 
 
 def test_pose_offset(avatar, arrays, pose):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
@@ -20,7 +22,14 @@ from main.config import LossConfig
 from tests.golden import scene
 
 MODES = ("captured", "generated", "fit")
+TOTAL = "total"
 RIGID = ("smplx6d.root_pose", "smplx6d.trans")  # what moves the whole body as one
+JITTER_M, N_JITTERS = 5e-6, 6  # Gaussians moved at random by less than the golden README's tolerance of 2e-5
+
+
+def with_total(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The terms and their sum."""
+    return {**terms, TOTAL: torch.stack(list(terms.values())).sum()}
 
 
 def frame_in(frame, dtype):
@@ -55,12 +64,39 @@ class Case:
         self.frame = loaded if dtype == torch.float32 else frame_in(loaded, dtype)
         initial = torch.sigmoid(scene.tensor(golden("06_texture_init.npz")["rgb_orig_logit"])).to(dtype)
         self.objective = Objective(PersonModel(avatar, poses), LossConfig(), initial, None)
-        self.terms = (self.objective.fitting if mode == "fit" else self.objective.training)(self.frame)
+        self.mode = mode
+        self.terms = self.compute_terms()
+
+    def compute_terms(self) -> dict[str, Tensor]:
+        """All terms of the frame."""
+        return (self.objective.fitting if self.mode == "fit" else self.objective.training)(self.frame)
 
     @cached_property
     def term_gradients(self) -> dict[str, dict[str, Tensor]]:
-        """Gradients of every term by parameter."""
-        return {name: self.gradients(term) for name, term in self.terms.items()}
+        """Gradients of every term and of their total, by parameter."""
+        return {name: self.gradients(value) for name, value in with_total(self.terms).items()}
+
+    def stored_entries(self, name: str, grad: Tensor) -> Tensor:
+        """The entries of a parameter's gradient that are stored."""
+        return grad.reshape(-1)[scene.tensor(self.arrays[f"pick.{name}"])]
+
+    @cached_property
+    def jitter(self) -> dict[tuple[str, str], float]:
+        """How far our own gradients move when the Gaussians do by JITTER_M: the largest relative change."""
+        offset = self.objective.avatar.mean_offset
+        kept, largest = offset.detach().clone(), defaultdict(float)
+        for seed in range(N_JITTERS):
+            noise = torch.randn(offset.shape, generator=torch.Generator().manual_seed(seed))
+            with torch.no_grad():
+                offset.copy_(kept + noise * JITTER_M)
+            for term, value in with_total(self.compute_terms()).items():
+                for name, grad in self.gradients(value).items():
+                    ours = self.stored_entries(name, self.term_gradients[term][name])
+                    change = scene.relative_error(self.stored_entries(name, grad), ours)
+                    largest[term, name] = max(largest[term, name], change)
+        with torch.no_grad():
+            offset.copy_(kept)
+        return largest
 
     def gradients(self, value: Tensor) -> dict[str, Tensor]:
         grads = torch.autograd.grad(
@@ -71,12 +107,16 @@ class Case:
             for (name, parameter), grad in zip(self.parameters.items(), grads, strict=True)
         }
 
+    def gradient_tolerance(self, term: str, name: str) -> float:
+        """Relative L2 error allowed in a parameter's gradient: see test_gradient_of_every_term."""
+        return max(1e-3, 2 * self.jitter[term, name])
+
 
 @pytest.fixture(scope="module")
-def cases(golden, golden_path, golden_body, golden_field) -> dict[str, Case]:
+def cases(golden, golden_path, golden_body, golden_field) -> Iterator[dict[str, Case]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("common.renders.hand_mesh_mask", published_hand_mesh_mask)
-        return {mode: Case(mode, golden, golden_path, golden_body, golden_field) for mode in MODES}
+        yield {mode: Case(mode, golden, golden_path, golden_body, golden_field) for mode in MODES}
 
 
 @pytest.fixture(scope="module")
@@ -120,38 +160,32 @@ def test_terms_in_float64(exact_cases, mode):
     for name, term in case.terms.items():
         assert term.dtype == torch.float64
         assert float(term.detach()) == pytest.approx(case.expected["terms"][name]["mean"], rel=5e-4), name
-    grads = case.gradients(torch.stack(list(case.terms.values())).sum())
     for name, expected in case.expected["total"]["grad"].items():
         if expected is not None:
-            assert float(grads[name].norm()) == pytest.approx(expected["norm"], rel=1e-2), name
+            norm = float(case.term_gradients[TOTAL][name].norm())
+            assert norm == pytest.approx(expected["norm"], rel=1e-2), name
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_gradient_of_every_term(cases, mode):
-    """Nearly all entries agree to 1e-3 of the reference's root mean square.
+    """To 1e-3; where moving the Gaussians by JITTER_M changes our own gradient by more, to twice that change.
 
-    A few do not: a Gaussian whose alpha sits on 1/255, two at the same depth, or a pixel whose two colours are
-    equal takes the other branch (the same code in float64 and float32 differs likewise). One such Gaussian moves a
-    whole vector by up to 3e-2, most of all the pose parameters, in which all Gaussians' gradients cancel.
+    There one Gaussian's alpha sits on 1/255, two have the same depth, or a pixel's two colours are equal: the
+    published run, whose Gaussians differ by rounding, took the other branch. Such a Gaussian moves a whole vector
+    by up to 3e-2, most of all the pose parameters, in which the gradients of all Gaussians cancel.
     """
     case = cases[mode]
     failures = []
-    for term, grads in case.term_gradients.items():
-        for name, grad in grads.items():
-            ours = grad.reshape(-1)[scene.tensor(case.arrays[f"pick.{name}"])]
+    for term in case.terms:
+        for name, grad in case.term_gradients[term].items():
+            ours = case.stored_entries(name, grad)
             if f"term.{term}.{name}" not in case.arrays:
                 if ours.abs().max() > 1e-9:
                     failures.append(f"{term} {name}: expected none, got {float(ours.abs().max()):.1e}")
             elif not (term == "lap_mean_refined" and name in RIGID):
-                reference = scene.tensor(case.arrays[f"term.{term}.{name}"])
-                close = (
-                    ours - reference
-                ).abs() < 1e-3 * reference.square().mean().sqrt() + 1e-3 * reference.abs()
-                error = scene.relative_error(ours, reference)
-                is_pose = name.startswith("smplx6d")
-                agrees = error < 1e-3 or (error < 3.5e-2 and (is_pose or close.float().mean() > 0.97))
-                if not agrees:
-                    failures.append(f"{term} {name}: {error:.1e}, {float(close.float().mean()):.3f} close")
+                error = scene.relative_error(ours, case.arrays[f"term.{term}.{name}"])
+                if error > case.gradient_tolerance(term, name):
+                    failures.append(f"{term} {name}: {error:.1e}, own change {case.jitter[term, name]:.1e}")
     assert not failures, "\n".join(failures)
 
 
@@ -169,11 +203,10 @@ def test_smoothness_of_posed_means_ignores_rigid_motion(cases, mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_total_gradient_norms(cases, mode):
     case = cases[mode]
-    grads = case.gradients(torch.stack(list(case.terms.values())).sum())
     for name, expected in case.expected["total"]["grad"].items():
         if expected is not None:
-            norm = float(grads[name].double().norm())
-            assert norm == pytest.approx(expected["norm"], rel=1e-2), name
+            norm = float(case.term_gradients[TOTAL][name].double().norm())
+            assert norm == pytest.approx(expected["norm"], rel=case.gradient_tolerance(TOTAL, name)), name
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -181,16 +214,15 @@ def test_total_gradient_entries(cases, mode):
     """As the terms': see test_gradient_of_every_term."""
     case = cases[mode]
     assert len(case.arrays["total.mean_offset"])  # skipped where a selection has left the totals out
-    grads = case.gradients(torch.stack(list(case.terms.values())).sum())
     failures = []
-    for name, grad in grads.items():
-        ours = grad.reshape(-1)[scene.tensor(case.arrays[f"pick.{name}"])]
+    for name, grad in case.term_gradients[TOTAL].items():
+        ours = case.stored_entries(name, grad)
         if f"total.{name}" not in case.arrays:
             assert ours.abs().max() <= 1e-9, name
             continue
-        reference = scene.tensor(case.arrays[f"total.{name}"])
-        if scene.relative_error(ours, reference) > 3.5e-2:
-            failures.append(f"{name}: {scene.relative_error(ours, reference):.1e}")
+        error = scene.relative_error(ours, case.arrays[f"total.{name}"])
+        if error > case.gradient_tolerance(TOTAL, name):
+            failures.append(f"{name}: {error:.1e}, own change {case.jitter[TOTAL, name]:.1e}")
     assert not failures, "\n".join(failures)
 
 
@@ -201,11 +233,12 @@ def test_terms_come_in_the_stored_order_and_reach_the_stored_parameters(cases, m
     assert set(stored["groups"]) == set(case.parameters)
     order = [name for name in stored["order_of_terms"] if name in case.terms]
     assert sorted(order) == sorted(case.terms)
-    for name, grads in case.term_gradients.items():
-        ours = {key: float(grad.double().norm()) for key, grad in grads.items()}
-        for key, expected in stored["terms"][name].get("grad", {}).items():
-            if expected is not None and not (name == "lap_mean_refined" and key in RIGID):
-                assert ours[key] == pytest.approx(expected["norm"], rel=3.5e-2, abs=1e-9), (name, key)
+    for term in case.terms:
+        ours = {key: float(grad.double().norm()) for key, grad in case.term_gradients[term].items()}
+        for key, expected in stored["terms"][term].get("grad", {}).items():
+            if expected is not None and not (term == "lap_mean_refined" and key in RIGID):
+                tolerance = case.gradient_tolerance(term, key)
+                assert ours[key] == pytest.approx(expected["norm"], rel=tolerance, abs=1e-9), (term, key)
 
 
 def test_frames_are_the_stored_ones(cases):
