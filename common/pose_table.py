@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,12 @@ PREFIX = "smplx_param_dict."  # of the table's keys in a snapshot's network (SPE
 STORED_SHAPES: dict[str, tuple[int, ...]] = {
     name: (*shape[:-1], 6) if name in POSE_PARAMS else shape for name, shape in SMPLX_SHAPES.items()
 }
-_HAND_PARAMS = ("lhand_pose", "rhand_pose")
+ROW_COLUMNS: dict[str, slice] = {}  # where each parameter is in a row of all of a frame's parameters
+for _name, _shape in STORED_SHAPES.items():
+    _start = list(ROW_COLUMNS.values())[-1].stop if ROW_COLUMNS else 0
+    ROW_COLUMNS[_name] = slice(_start, _start + math.prod(_shape))
+ROW_WIDTH = sum(math.prod(shape) for shape in STORED_SHAPES.values())
+HAND_PARAMS = ("lhand_pose", "rhand_pose")
 _KEY = re.compile(
     r"smplx_params\.(?P<split>[A-Za-z][A-Za-z0-9_]*)\.(?P<frame>0|[1-9][0-9]*)\.(?P<param>[a-z_]+)"
 )
@@ -104,6 +110,22 @@ class PoseTable(nn.Module):
         six = torch.cat([entry[name].reshape(-1, 6) for name in POSE_PARAMS])
         return SmplxPose(rotation_from_6d(six), entry["expr"], entry["trans"])
 
+    @torch.no_grad()
+    def pack(self) -> Tensor:
+        """All parameters as rows (frames, ROW_WIDTH) of one tensor, in the order of `named_frames`.
+
+        The parameters become views of the rows: who writes to one writes to the other. Moving the table to
+        another device or dtype undoes that.
+        """
+        entries = [self.stored(*key) for key in self.named_frames()]
+        if not entries:
+            return torch.zeros(0, ROW_WIDTH)
+        rows = torch.stack([torch.cat([value.reshape(-1) for value in entry.values()]) for entry in entries])
+        for row, entry in zip(rows, entries, strict=True):
+            for name, value in entry.items():
+                value.data = row[ROW_COLUMNS[name]].view(STORED_SHAPES[name])
+        return rows
+
     def params(self, split: str, frame: int) -> SmplxParams:
         """The frame's parameters in axis-angle; angles beyond pi come back wrapped."""
         import roma  # late: importing it is slow
@@ -128,11 +150,17 @@ class PoseTable(nn.Module):
             {
                 "name": f"smplx_param_{name}_{split}_{frame}",
                 "params": [parameter],
-                "lr": hand_lr if name in _HAND_PARAMS else lr,
+                "lr": hand_lr if name in HAND_PARAMS else lr,
             }
             for split, frame in self.named_frames()
             for name, parameter in self.stored(split, frame).items()
         ]
+
+
+def pose_of_row(row: Tensor) -> SmplxPose:
+    """The pose of a row (ROW_WIDTH,) of `PoseTable.pack`, differentiable."""
+    six = torch.cat([row[ROW_COLUMNS[name]].view(-1, 6) for name in POSE_PARAMS])
+    return SmplxPose(rotation_from_6d(six), row[ROW_COLUMNS["expr"]], row[ROW_COLUMNS["trans"]])
 
 
 def _stored(params: SmplxParams) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.avatar import Avatar
+from common.optimizer import PersonAdam
 from common.pose_table import PoseTable
 from data.dataset import Frame, Subject
 from main.config import OptimConfig
@@ -60,7 +61,7 @@ def _group(name: str, parameters: list[nn.Parameter], lr: float) -> dict:
 
 def make_optimizer(groups: list[dict], optim: OptimConfig) -> torch.optim.Adam:
     """Adam as published; parameters without a gradient in a step are left alone, moments included."""
-    return torch.optim.Adam(groups, lr=0.0, eps=optim.eps)
+    return PersonAdam(groups, lr=0.0, eps=optim.eps)
 
 
 def shuffled(keys: Sequence[FrameKey], seed: int, epoch: int) -> list[FrameKey]:

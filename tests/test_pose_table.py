@@ -11,7 +11,7 @@ from torch import nn
 from common.errors import UserError
 from common.io.parameters import SMPLX_SHAPES
 from common.pose import SmplxParams, SmplxPose
-from common.pose_table import PREFIX, PoseTable
+from common.pose_table import PREFIX, PoseTable, pose_of_row
 
 
 def _params(seed: int, scale: float = 0.5) -> SmplxParams:
@@ -127,3 +127,19 @@ def test_keys_that_are_no_table_s_are_refused_by_name(table, key, value, message
 def test_asking_for_a_frame_that_is_not_there_says_which_are(table):
     with pytest.raises(KeyError, match=r"generated_0 frame 3; there are \[2, 10\]"):
         table.pose("generated_0", 3)
+
+
+def test_packed_rows_and_parameters_are_one(table):
+    before = {key: value.clone() for key, value in table.state_dict().items()}
+    rows = table.pack()
+    assert all(torch.equal(table.state_dict()[key], value) for key, value in before.items())
+    frame = list(table.named_frames()).index(("generated_0", 10))
+    expected = table.pose("generated_0", 10)
+    found = pose_of_row(rows[frame])
+    assert torch.equal(found.rotation, expected.rotation) and torch.equal(found.expr, expected.expr)
+    assert torch.equal(found.trans, expected.trans)
+    rows[frame] += 1.0
+    assert torch.equal(
+        table.stored("generated_0", 10)["trans"], before["smplx_params.generated_0.10.trans"] + 1
+    )
+    assert torch.equal(table.stored("generated_0", 2)["trans"], before["smplx_params.generated_0.2.trans"])
