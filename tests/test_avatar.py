@@ -14,25 +14,10 @@ from common.avatar import Avatar, PosedAvatar, blend_transforms
 from common.camera import Camera
 from common.joints import PARENTS
 from common.pose import SmplxPose, rotation_to_6d
-from tests.tiny_person import tiny_avatar, tiny_camera, tiny_params
+from tests.tiny_person import tiny_avatar, tiny_camera
 
 EXACT = {"rtol": 0.0, "atol": 1e-9}
 EVERY = 3  # the slow net visits every third vertex
-
-
-@pytest.fixture(scope="module")
-def avatar() -> Avatar:
-    return tiny_avatar().double()
-
-
-@pytest.fixture(scope="module")
-def pose() -> SmplxPose:
-    return SmplxPose.from_params(tiny_params(1).to(torch.float64))
-
-
-@pytest.fixture(scope="module")
-def camera() -> Camera:
-    return tiny_camera(dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")

@@ -36,11 +36,6 @@ SETTINGS = BoundarySettings(threshold=0.02, ratio=0.015, ratio_patch=0.06)
 SEEDS = (0, 1, 2)
 
 
-@pytest.fixture(scope="module")
-def avatar() -> Avatar:
-    return tiny_avatar().double()
-
-
 def double_pose(params: SmplxParams) -> SmplxPose:
     return SmplxPose.from_params(params.to(torch.float64))
 

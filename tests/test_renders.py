@@ -26,24 +26,8 @@ from common.renders import (
     render_training,
     render_view,
 )
-from tests.tiny_person import tiny_avatar, tiny_camera, tiny_params
 
 SETTINGS = BoundarySettings(threshold=0.02, ratio=0.015, ratio_patch=0.06)
-
-
-@pytest.fixture(scope="module")
-def avatar() -> Avatar:
-    return tiny_avatar().double()
-
-
-@pytest.fixture(scope="module")
-def pose() -> SmplxPose:
-    return SmplxPose.from_params(tiny_params(1).to(torch.float64))
-
-
-@pytest.fixture(scope="module")
-def camera() -> Camera:
-    return tiny_camera(dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")

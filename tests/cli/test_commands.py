@@ -166,17 +166,16 @@ def test_fitted_test_frames_are_rendered(fitted):
     check_renders(fitted.output / "result" / f"{SUBJECT}_fit_pose_to_test", ["test_0", "test_1"], n, n)
 
 
+def evaluation(fitted) -> tuple[Path, list[str]]:
+    """Folder of the fitted renders and the evaluators' options for it."""
+    renders = fitted.output / "result" / f"{SUBJECT}_fit_pose_to_test"
+    options = ["--output_path", str(renders), "--subject_id", SUBJECT]
+    return renders, [*options, "--paths.subjects", str(fitted.subjects)]
+
+
 def test_unfitted_test_frames_are_scored_beside_the_fitted_ones(fitted, monkeypatch, capsys):
     run_here("main/test.py", [*fitted.options(test_epoch="1"), "--unfitted_test"], monkeypatch)
-    renders = fitted.output / "result" / f"{SUBJECT}_fit_pose_to_test"
-    options = [
-        "--output_path",
-        str(renders),
-        "--subject_id",
-        SUBJECT,
-        "--paths.subjects",
-        str(fitted.subjects),
-    ]
+    renders, options = evaluation(fitted)
     run_here("tools/eval_neuman.py", options, monkeypatch)
     protocols = json.loads((renders / "evaluation.json").read_text())["protocols"]
     assert next(iter(protocols)) == "official"
@@ -186,15 +185,7 @@ def test_unfitted_test_frames_are_scored_beside_the_fitted_ones(fitted, monkeypa
 
 @pytest.mark.parametrize(("script", "folder"), [("eval_neuman", "."), ("eval_xhumans", "tools")])
 def test_evaluators_print_and_write_the_same_figures(fitted, script, folder):
-    renders = fitted.output / "result" / f"{SUBJECT}_fit_pose_to_test"
-    options = (
-        "--output_path",
-        str(renders),
-        "--subject_id",
-        SUBJECT,
-        "--paths.subjects",
-        str(fitted.subjects),
-    )
+    renders, options = evaluation(fitted)
     printed = succeed(f"tools/{script}.py", *options, cwd=ROOT / folder)
     means = json.loads((renders / "evaluation.json").read_text())["protocols"]["official"]["mean"]
     assert 5 < means["psnr"] < 60 and 0.3 < means["ssim"] <= 1
