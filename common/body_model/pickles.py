@@ -12,11 +12,14 @@ import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Literal
 
 import numpy as np
 
 from common.errors import UserError
+from common.io.array import NUMBERS
+from common.io.files import open_file
+from common.io.guarded_pickle import GuardedUnpickler
 
 _BROKEN = (
     pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
@@ -25,7 +28,9 @@ _BROKEN = (
 )  # fmt: skip
 _PLAIN_TYPES = (str, bytes, int, float, bool, type(None))
 _MAX_DIMENSIONS = 8
-_MAX_ELEMENTS = 2**28  # of a sparse matrix made dense: a hundred times a joint regressor
+_MAX_TEXT = 80  # characters of a refused name in a message
+# A sparse matrix made dense may have so many elements, and so many for each of its file's bytes besides.
+_FREE_ELEMENTS, _ELEMENTS_PER_BYTE = 2**21, 64
 
 
 class _Record:
@@ -113,9 +118,9 @@ def _no_bytes() -> bytes:
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    if encoding not in ("latin1", "latin-1"):
+    if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
         raise pickle.UnpicklingError("bytes in an unexpected encoding")
-    return str(text).encode("latin1")
+    return text.encode("latin1")
 
 
 _NAMES: dict[str, Callable[..., Any]] = {
@@ -140,28 +145,19 @@ _NAMES: dict[str, Callable[..., Any]] = {
 }
 
 
-class _RecordUnpickler(pickle._Unpickler):
-    """The unpickler written in Python: a flipped byte makes the C one allocate gigabytes for its memo."""
-
-    def __init__(self, file: BinaryIO, source: Path) -> None:
-        super().__init__(file, encoding="latin1", fix_imports=False)
-        self._source = source
+class _RecordUnpickler(GuardedUnpickler):
+    key_types = (_Record,)  # hashed by identity; sets in chumpy objects hold them
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         # numpy 2 renamed numpy.core to numpy._core, scipy 1.8 scipy.sparse.csc to scipy.sparse._csc
         full = re.sub(r"^(numpy|scipy\.sparse)\._", r"\1.", f"{module}.{name}")
         if full not in _NAMES:
-            raise UserError(
-                f"{self._source} is refused: it contains {module}.{name}, and a model file may hold only "
-                "numpy, scipy.sparse and chumpy arrays; download the file again from its official site"
-            )
+            raise _ForeignName(f"{module}.{name}"[:_MAX_TEXT])
         return _NAMES[full]
 
-    def get_extension(self, code: int) -> Any:
-        raise pickle.UnpicklingError(f"extension code {code}")
 
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("a persistent id")
+class _ForeignName(Exception):
+    """A pickle names something else than arrays."""
 
 
 def read_model_pickle(path: Path) -> dict[str, Any]:
@@ -169,88 +165,116 @@ def read_model_pickle(path: Path) -> dict[str, Any]:
 
     UserError if the file is broken, holds something else than a dictionary, or names anything but arrays.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is missing or not a file")
-    try:
-        with path.open("rb") as file:
-            content = _RecordUnpickler(file, path).load()
-        if not isinstance(content, dict):
-            raise TypeError("it holds no dictionary")
-        return {str(key): _to_value(value) for key, value in content.items()}
-    except _BROKEN as error:
-        raise UserError(
-            f"{path} is not a readable model file ({error}); download it again from its official site"
-        ) from error
+    return read_pickle(path, "model file", "download it again from its official site")
 
 
-def _to_value(value: Any) -> Any:
-    """Plain values, and arrays made of the records."""
-    if isinstance(value, _PLAIN_TYPES):
-        return value
-    if isinstance(value, _Set):
-        return []
-    if isinstance(value, list | tuple):
-        return [_to_value(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _to_value(item) for key, item in value.items()}
-    if isinstance(value, _Scalar):
-        dtype, data = value.args
-        return _from_bytes(data, _to_dtype(dtype), ())[()]
-    return _to_array(value)
+def read_pickle(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """The dictionary in a pickled file; UserError as `read_model_pickle`, calling the file `what`."""
+    with open_file(path) as file:
+        try:
+            content = _RecordUnpickler(file).load()
+            if not isinstance(content, dict):
+                raise TypeError("it holds no dictionary")
+            to_value = _Converter(max_elements=_FREE_ELEMENTS + _ELEMENTS_PER_BYTE * file.tell())
+            return {str(key): to_value(value) for key, value in content.items()}
+        except _ForeignName as error:
+            raise UserError(
+                f"{path} is refused: it contains {error}, and a {what} may hold only numpy, scipy.sparse and "
+                f"chumpy arrays; {remedy}"
+            ) from error
+        except _BROKEN as error:
+            raise UserError(f"{path} is not a readable {what} ({error}); {remedy}") from error
 
 
-def _to_array(value: Any) -> np.ndarray:
-    if isinstance(value, _Array):
-        _, shape, dtype, is_fortran, data = value.state
-        return _from_bytes(data, _to_dtype(dtype), shape, "F" if is_fortran else "C")
-    if isinstance(value, _Buffer):
-        data, dtype, shape, order = value.args
-        return _from_bytes(data, _to_dtype(dtype), shape, order)
-    if isinstance(value, _Chumpy):
-        return _to_array(value.state["x"])
-    if isinstance(value, _ChumpySelect):
-        elements = _to_array(value.state["a"]).reshape(-1)[_to_array(value.state["idxs"])]
-        return elements.reshape(_to_value(value.state["preferred_shape"]))
-    if isinstance(value, _Sparse):
-        return _to_dense(value)
-    raise TypeError(f"a {type(value).__name__.lstrip('_')} where an array was expected")
+class _Converter:
+    """Plain values, and arrays made of the records; what a pickle refers to often is converted once."""
+
+    def __init__(self, max_elements: int) -> None:
+        self._max_elements = max_elements
+        self._done: dict[
+            int, tuple[Any, Any]
+        ] = {}  # id -> what was converted (so that it stays alive), result
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, _PLAIN_TYPES):
+            return value
+        if id(value) not in self._done:
+            self._done[id(value)] = value, self._convert(value)
+        return self._done[id(value)][1]
+
+    def _convert(self, value: Any) -> Any:
+        if isinstance(value, _Set):
+            return []
+        if isinstance(value, list | tuple):
+            return [self(item) for item in value]
+        if isinstance(value, dict):
+            return {str(key): self(item) for key, item in value.items()}
+        if isinstance(value, _Scalar):
+            dtype, data = value.args
+            return _from_bytes(data, _to_dtype(dtype), ())[()]
+        return self._array(value)
+
+    def _array(self, value: Any) -> np.ndarray:
+        if isinstance(value, _Array):
+            _, shape, dtype, is_fortran, data = value.state
+            return _from_bytes(data, _to_dtype(dtype), shape, "F" if is_fortran else "C")
+        if isinstance(value, _Buffer):
+            data, dtype, shape, order = value.args
+            return _from_bytes(data, _to_dtype(dtype), shape, "F" if order == "F" else "C")
+        if isinstance(value, _Chumpy):
+            return self._array(value.state["x"])
+        if isinstance(value, _ChumpySelect):
+            source, chosen = (self._array(value.state[key]) for key in ("a", "idxs"))
+            if source.dtype.kind not in NUMBERS:
+                raise TypeError("a selection from something else than numbers")
+            return source.reshape(-1)[chosen].reshape(self(value.state["preferred_shape"]))
+        if isinstance(value, _Sparse):
+            return self._dense(value)
+        raise TypeError(f"a {type(value).__name__.lstrip('_')} where an array was expected")
+
+    def _dense(self, record: _Sparse) -> np.ndarray:
+        """A compressed sparse matrix as a dense array."""
+        state = record.state
+        shape = self(state["_shape" if "_shape" in state else "shape"])
+        if not (
+            isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and n >= 0 for n in shape)
+        ):
+            raise ValueError("sparse matrix of an unusual shape")
+        data, minor, start = (self._array(state[key]) for key in ("data", "indices", "indptr"))
+        by_column = isinstance(record, _SparseColumns)
+        n_major = shape[1 if by_column else 0]
+        if len(start) != n_major + 1 or shape[0] * shape[1] > self._max_elements:
+            raise ValueError(f"sparse matrix shape {shape}")
+        if data.dtype.kind not in NUMBERS or minor.dtype.kind not in "iu" or start.dtype.kind not in "iu":
+            raise TypeError("sparse matrix of something else than numbers")
+        if not (
+            start[0] == 0 and start[-1] == len(data) == len(minor) and (np.diff(start.astype(int)) >= 0).all()
+        ):
+            raise ValueError("sparse matrix entries that do not fit together")
+        major = np.repeat(np.arange(n_major), np.diff(start.astype(int)))
+        dense = np.zeros(shape, data.dtype)
+        np.add.at(dense, (minor, major) if by_column else (major, minor), data)
+        return dense
 
 
 def _to_dtype(record: Any) -> np.dtype:
     """A number, boolean or string type; object and structured types are refused."""
-    code = record.args[0] if isinstance(record, _DType) else None
-    if not (isinstance(code, str) and re.fullmatch(r"[biufSU?][0-9]*", code)):
-        raise TypeError(f"array elements of type {code!r}")
+    code = record.args[0] if isinstance(record, _DType) and record.args else None
+    if not (isinstance(code, str) and re.fullmatch(r"[biufSU?][0-9]{0,9}", code)):
+        raise TypeError("array elements of another type than numbers and text")
     order = record.state[1] if record.state else "="
     if order not in ("<", ">", "=", "|"):
-        raise TypeError(f"byte order {order!r}")
+        raise TypeError("an unusual byte order")
     return np.dtype(code if order in "=|" else order + code)
 
 
-def _from_bytes(data: Any, dtype: np.dtype, shape: Any, order: str = "C") -> np.ndarray:
+def _from_bytes(data: Any, dtype: np.dtype, shape: Any, order: Literal["C", "F"] = "C") -> np.ndarray:
     if isinstance(data, str):  # bytes of a Python 2 pickle
         data = data.encode("latin1")
     if not isinstance(data, bytes | bytearray):
         raise TypeError("array data that are not bytes")
-    if len(shape) > _MAX_DIMENSIONS or not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise ValueError(f"array shape {shape!r}")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C").copy()
-
-
-def _to_dense(record: _Sparse) -> np.ndarray:
-    """A compressed sparse matrix as a dense array."""
-    state = record.state
-    shape = tuple(_to_value(state["_shape" if "_shape" in state else "shape"]))
-    data, minor, start = (_to_array(state[key]) for key in ("data", "indices", "indptr"))
-    by_column = isinstance(record, _SparseColumns)
-    n_major = shape[1 if by_column else 0]
-    if len(shape) != 2 or len(start) != n_major + 1 or np.prod(shape, dtype=float) > _MAX_ELEMENTS:
-        raise ValueError(f"sparse matrix shape {shape}")
-    if not (
-        start[0] == 0 and start[-1] == len(data) == len(minor) and (np.diff(start.astype(int)) >= 0).all()
-    ):
-        raise ValueError("sparse matrix entries that do not fit together")
-    major = np.repeat(np.arange(n_major), np.diff(start))
-    dense = np.zeros(shape, data.dtype)
-    np.add.at(dense, (minor, major) if by_column else (major, minor), data)
-    return dense
+    if not (isinstance(shape, tuple) and len(shape) <= _MAX_DIMENSIONS):
+        raise TypeError("an unusual array shape")
+    if not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise ValueError("an unusual array shape")
+    return np.frombuffer(data, dtype).reshape(shape, order=order).copy()
