@@ -74,12 +74,7 @@ class Subject:
     @property
     def identity(self) -> Identity:
         """Shape coefficients and offsets, fitted to the photo."""
-        folder = self.root / CAPTURED / "smplx_optimized"
-        return Identity(
-            shape=read_numbers(folder / "shape_param.json", (N_SHAPE,)),
-            face_offset=read_numbers(folder / "face_offset.json", (-1, 3)),
-            joint_offset=read_numbers(folder / "joint_offset.json", (N_JOINTS, 3)),
-        )
+        return Identity(**{name: read_numbers(*entry) for name, entry in self._identity_files().items()})
 
     def textures(self) -> Textures:
         """Captured colour where its mask is over 0, else generated; part colours of the generated texture."""
@@ -92,12 +87,19 @@ class Subject:
 
     def check(self, splits: Sequence[str] = TRAIN_SPLITS, n_vertices: int | None = None) -> None:
         """Refuse a subject with problems before anything is computed: one UserError with the first few."""
-        _refuse(self.problems(splits, n_vertices))
+        self._refuse(self.problems(splits, n_vertices))
 
     def check_frames(self, keys: Sequence[tuple[str, int]]) -> None:
         """`check` of some frames' own files alone, without identity and textures."""
         files = [FrameFiles(self.root, split, index) for split, index in keys]
-        _refuse([problem for entry in files for problem in frame_problems(entry, self.face_patch_size)])
+        self._refuse([problem for entry in files for problem in frame_problems(entry, self.face_patch_size)])
+
+    def _refuse(self, problems: list[str]) -> None:
+        """UserError with the first few problems, if there are any."""
+        if problems:
+            n_rest = len(problems) - _SOME
+            rest = f"; and {n_rest} more problems, see all with tools/doctor.py --subject_id {self.root.name}"
+            raise UserError("; ".join(problems[:_SOME]) + (rest if n_rest > 0 else ""))
 
     def problems(self, splits: Sequence[str] = TRAIN_SPLITS, n_vertices: int | None = None) -> list[str]:
         """All that is wrong with the splits' files; identity and textures are looked at with `captured`.
@@ -108,7 +110,7 @@ class Subject:
             return [f"missing folder: {self.root}"]
         problems: list[str] = []
         if CAPTURED in splits and (self.root / CAPTURED).is_dir():
-            problems += failures(lambda: self.check_identity(n_vertices), self._check_textures)
+            problems += self._identity_problems(n_vertices) + self._texture_problems()
         for split in splits:
             try:
                 listed, files = self.frames(split), self._param_files(split)
@@ -130,11 +132,25 @@ class Subject:
                 "use the body model that the subject was fitted with (--human_model_path)"
             )
 
-    def _check_textures(self) -> None:
-        first, *others = self._texture_files()
-        size = check_image(first)
-        for path in others:
-            check_image(path, size)
+    def _identity_problems(self, n_vertices: int | None) -> list[str]:
+        problems = failures(*(partial(read_numbers, *entry) for entry in self._identity_files().values()))
+        return problems or failures(lambda: self.check_identity(n_vertices))
+
+    def _texture_problems(self) -> list[str]:
+        files = self._texture_files()
+        problems = failures(*(partial(check_image, path) for path in files))
+        return problems or failures(
+            *(partial(check_image, path, check_image(files[0])) for path in files[1:])
+        )
+
+    def _identity_files(self) -> dict[str, tuple[Path, tuple[int, ...]]]:
+        """File and shape of each part of the identity."""
+        folder = self.root / CAPTURED / "smplx_optimized"
+        return {
+            "shape": (folder / "shape_param.json", (N_SHAPE,)),
+            "face_offset": (folder / "face_offset.json", (-1, 3)),
+            "joint_offset": (folder / "joint_offset.json", (N_JOINTS, 3)),
+        }
 
     def _texture_files(self) -> tuple[Path, Path, Path, Path]:
         captured, generated = (self.root / split / "smplx_optimized" for split in (CAPTURED, GENERATED[0]))
@@ -191,10 +207,3 @@ def _read_frame_list(path: Path) -> list[int]:
     if len(set(indices)) < len(indices):
         raise UserError(f"{path} lists a frame twice")
     return indices
-
-
-def _refuse(problems: list[str]) -> None:
-    """UserError with the first few problems, if there are any."""
-    if problems:
-        rest = f"; and {len(problems) - _SOME} more problems" if len(problems) > _SOME else ""
-        raise UserError("; ".join(problems[:_SOME]) + rest)

@@ -152,20 +152,22 @@ def load_frame(files: FrameFiles, patch_size: int) -> Frame:
 
 def frame_problems(files: FrameFiles, patch_size: int) -> list[str]:
     """All that is wrong with a frame's files, as far as checksums, headers and json files tell; fast."""
+    problems: list[str] = []
+    size: tuple[int, int] | None = None  # unknown without the image: then sizes are not compared
     try:
         size = check_image(files.image)
     except UserError as error:
-        return [str(error)]
+        problems.append(str(error))
     seg_image, seg_mask = files.seg
     checks = [
-        lambda: read_camera(files.camera, *size),
+        lambda: read_camera(files.camera, *(size or (1, 1))),
         lambda: read_smplx_params(files.params),
         lambda: check_image(files.mask, size),
         lambda: check_image(seg_image, size),
         lambda: open_array(seg_mask, size),
         lambda: open_array(files.depth[0], size),
         lambda: open_array(files.depth[1], size),
-        lambda: open_array(files.normal[0], (*size, 3)),
+        lambda: open_array(files.normal[0], size and (*size, 3)),
         lambda: open_array(files.normal[1], size),
     ]
     if files.split == CAPTURED:
@@ -174,7 +176,7 @@ def frame_problems(files: FrameFiles, patch_size: int) -> list[str]:
             lambda: check_image(files.face_patch[0], (patch_size, patch_size)),
             lambda: _read_bbox(files.face_patch[1], size),
         ]
-    return failures(*checks)
+    return problems + failures(*checks)
 
 
 def failures(*checks: Callable[[], Any]) -> list[str]:
@@ -208,13 +210,13 @@ def _read_validity(path: Path, size: tuple[int, int]) -> Tensor:
     return mask
 
 
-def _read_bbox(path: Path, size: tuple[int, int]) -> Tensor:
-    """A box (x, y, w, h) that overlaps the image."""
+def _read_bbox(path: Path, size: tuple[int, int] | None) -> Tensor:
+    """A box (x, y, w, h) that overlaps the image, if its size is known."""
     bbox = read_numbers(path, (4,))
     x, y, w, h = bbox.tolist()
     where = f"{path}: the box {bbox.tolist()} (x, y, width, height)"
     if w <= 0 or h <= 0:
         raise UserError(f"{where} is empty")
-    if x >= size[1] or y >= size[0] or x + w <= 0 or y + h <= 0:
+    if size is not None and (x >= size[1] or y >= size[0] or x + w <= 0 or y + h <= 0):
         raise UserError(f"{where} lies outside the {size[1]} x {size[0]} image")
     return bbox

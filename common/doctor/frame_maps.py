@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -201,17 +200,9 @@ def _check_seg(findings: Findings, maps: Maps, seg: np.ndarray) -> None:
 def _check_silhouette(findings: Findings, where: str, mask: np.ndarray, view: BodyView) -> None:
     union = (mask | view.is_covered).sum()
     overlap = (mask & view.is_covered).sum() / union if union else 0.0
-    if overlap < GOOD_IOU and mask.any() and view.is_in_front.all():
+    if overlap < GOOD_IOU and mask.any() and view.share_in_image > 0 and view.is_in_front.all():
         note = findings.error if overlap < LOW_IOU else findings.warn
         note(
             "body is not on the person", f"{where}: body and mask overlap by {overlap:.2f} (intersection over union)",
             "look at the picture of the check; fit the frame again, with the camera and image size of cam_params",
         )  # fmt: skip
-
-
-def file_hint(path: Path) -> str:
-    """Other files of the same number in the folder, for a file that is missing; empty if there are none."""
-    if path.is_file() or not path.parent.is_dir():
-        return ""
-    others = sorted(other.name for other in path.parent.glob(f"{path.stem}.*"))
-    return f" (the folder has {', '.join(others)})" if others else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,7 @@ def check_subject(
     elif subject.root.is_dir():
         findings.ok("split test", "there is none: the avatar can be trained, not evaluated")
     for problem in subject.problems(splits, None if body is None else body.n_vertices):
-        findings.refused("file", problem, "" if ";" in problem else "see docs/data.md")
+        findings.refused("file", _with_hint(problem), "" if ";" in problem else "see docs/data.md")
     if not subject.root.is_dir():
         return
     identity = readable(lambda: subject.identity)
@@ -56,6 +57,7 @@ def check_subject(
             "mend what is told about body files",
         )
     keys = frame_keys(subject, splits)
+    findings.ok("frames", ", ".join(f"{sum(key[0] == split for key in keys)} in {split}" for split in splits))
     sizes: dict[str, set[tuple[int, int]]] = {}
     for split, index in progress(keys):
         size = _check_frame(findings, FrameFiles(subject.root, split, index), body, identity)
@@ -65,8 +67,16 @@ def check_subject(
         if len(found) > 1:
             text = ", ".join(f"{width} x {height}" for height, width in sorted(found))
             findings.warn("image sizes", f"{split}: {text}", "write all frames of a split in one size")
-    for split in splits:
-        findings.ok("frames", f"{split}: {sum(key[0] == split for key in keys)}")
+
+
+def _with_hint(problem: str) -> str:
+    """The message; where a file is missing, with the files of the same number beside it."""
+    match = re.match(r"missing file: (\S+\.\w+)", problem)
+    folder = Path(match[1]).parent if match else Path()
+    if match is None or not folder.is_dir():
+        return problem
+    others = sorted(path.name for path in folder.iterdir() if path.stem == Path(match[1]).stem)
+    return problem.replace(match[1], f"{match[1]} (there is {', '.join(others)})", 1) if others else problem
 
 
 def readable(read: Callable[[], Value]) -> Value | None:
