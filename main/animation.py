@@ -19,7 +19,7 @@ from common.checkpoint import read_snapshot
 from common.errors import UserError
 from common.io.image import read_rgb, to_uint8
 from common.io.video import VideoWriter
-from common.motion import MotionFrame, load_motion
+from common.motion import Figure, HandComponents, MotionFrame, MotionOptions, load_motion, stage
 from common.photo_panel import photo_panel
 from common.pose import SmplxPose
 from common.renders import over, render_view
@@ -28,19 +28,16 @@ from main.config import ROOT
 
 
 @dataclass(frozen=True)
-class AnimationArgs(setup.SubjectArgs):
+class AnimationArgs(MotionOptions, setup.SubjectArgs):
     """Options of animation."""
 
     motion_path: Path | None = None
-    """Motion folder: smplx/params, cam_params, optionally images and images_bkg (default for the demo: its own)."""
+    """Motion of any known format: a folder with smplx/params and cam_params, AMASS, SMPL-X parameters (default
+    for the demo: its own)."""
     test_epoch: int | None = None
     """Epoch of the snapshot (default: the newest)."""
     use_bkg: bool = False
     """Put the avatar over the motion's background images instead of white."""
-    width: int | None = None
-    """Render width in pixels, for a motion without images."""
-    height: int | None = None
-    """Render height in pixels, for a motion without images."""
     output: Path = ROOT / "output" / "animation"
     """Folder; the video becomes <output>/<subject>/<motion>.mp4."""
 
@@ -49,13 +46,16 @@ class AnimationArgs(setup.SubjectArgs):
 def main(args: AnimationArgs) -> None:
     """Write the video: the photo, where the subject's data is there, and beside it the refined avatar."""
     device = setup.choose_device(args.device)
+    fps = args.fps or args.config.animation.fps
     source = setup.snapshot_file(args, args.test_epoch, fit_pose_to_test=False)
-    motion = load_motion(motion_path(args), args.height, args.width, with_background=args.use_bkg)
+    components = HandComponents(setup.body_path(args), args.config.body.gender)
+    motion = load_motion(motion_path(args), args, args.use_bkg, components)
     model = setup.load_snapshot_person(args, read_snapshot(source), source).to(device)
+    motion = stage(motion, Figure.of_avatar(model.persona), args, fps)
     photo = find_photo(args.paths.subjects / args.subject_id)
     panel = None if photo is None else photo_panel(read_rgb(photo), motion.height)
     target = args.output / args.subject_id / f"{motion.name}.mp4"
-    with VideoWriter(target, args.config.animation.fps) as video:
+    with VideoWriter(target, fps) as video:
         for frame in tqdm(motion.frames, desc="frames"):
             render = render_frame(model.persona, frame, device)
             picture = render if panel is None else torch.cat([panel, render], dim=2)
@@ -68,7 +68,7 @@ def motion_path(args: AnimationArgs) -> Path:
     if args.motion_path is not None:
         return args.motion_path
     if not args.is_demo:
-        raise UserError("--motion_path is missing: give a folder with smplx/params and cam_params")
+        raise UserError("--motion_path is missing: give a motion, for example data/demo_motion/walk_wave.npz")
     return setup.subject_path(args) / "motion"
 
 

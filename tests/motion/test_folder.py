@@ -12,7 +12,7 @@ from common.camera import Camera
 from common.errors import UserError
 from common.io.image import write_image
 from common.io.parameters import write_camera, write_smplx_params
-from common.motion import load_motion
+from common.motion import MotionOptions, load_motion
 from common.pose import SmplxParams
 
 HEIGHT, WIDTH = 12, 10
@@ -52,17 +52,17 @@ def test_without_images_the_size_is_given_or_follows_the_principal_point(folder)
         (33, 44): (33, 44),
     }
     for (height, width), expected in sizes.items():
-        motion = load_motion(folder, height, width)
+        motion = load_motion(folder, MotionOptions(height=height, width=width))
         assert (motion.height, motion.width) == expected
 
 
 def test_size_that_contradicts_the_images_is_refused(folder):
-    assert load_motion(folder, HEIGHT, WIDTH).height == HEIGHT
+    assert load_motion(folder, MotionOptions(height=HEIGHT, width=WIDTH)).height == HEIGHT
     with pytest.raises(UserError, match="sets the render size 10 x 12"):
-        load_motion(folder, height=HEIGHT + 1)
+        load_motion(folder, MotionOptions(height=HEIGHT + 1))
     shutil.rmtree(folder / "images")
     with pytest.raises(UserError, match="positive"):
-        load_motion(folder, height=0)
+        load_motion(folder, MotionOptions(height=0))
 
 
 def test_principal_point_at_the_corner_tells_no_size(folder):

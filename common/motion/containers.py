@@ -1,0 +1,106 @@
+"""Opening the files that motions come in; nothing in them is ever executed."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.body_model.pickles import read_pickle
+from common.errors import UserError
+from common.io.files import open_file
+from common.io.json import read_json
+from common.io.npz import read_npz
+from common.io.torch_file import read_torch_file
+
+_REMEDY = "save plain numpy arrays, best as .npz"
+
+
+class LazyArrays(Mapping[str, Any]):
+    """The arrays of an .npz file, each read when it is asked for; arrays of Python objects are refused."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            with open_file(path) as file, zipfile.ZipFile(file) as archive:
+                names = archive.namelist()
+        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            raise UserError(f"{path} is broken or no .npz file ({error}); {_REMEDY}") from error
+        self._names = tuple(name.removesuffix(".npy") for name in names)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        return read_npz(self._path, (name,))[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _read_torch(path: Path) -> Any:
+    return read_torch_file(path, "a motion", _REMEDY)
+
+
+def _read_pickle(path: Path) -> Any:
+    return read_pickle(path, "motion", _REMEDY)
+
+
+READERS = {
+    ".npz": LazyArrays,
+    ".json": read_json,
+    ".pkl": _read_pickle,
+    ".pickle": _read_pickle,
+    ".pt": _read_torch,
+    ".pth": _read_torch,
+}
+
+
+def read_content(path: Path) -> Any:
+    """The content of one file by its suffix: mappings, lists, arrays, numbers."""
+    return READERS[path.suffix.lower()](path)
+
+
+def as_array(value: Any, where: str) -> np.ndarray:
+    """Numbers as a finite float64 array; UserError that names `where` otherwise."""
+    if isinstance(value, Tensor):
+        value = value.detach().numpy() if value.dtype != torch.bfloat16 else value.float().numpy()
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, OverflowError):
+        array = np.empty(0, dtype=object)  # ragged lists
+    if array.dtype.kind not in "iuf" or array.size == 0:
+        raise UserError(f"{where} is not an array of numbers; {_REMEDY}")
+    array = array.astype(np.float64)
+    if not np.isfinite(array).all():
+        raise UserError(f"{where} has NaN or infinite values; leave those frames out")
+    return array
+
+
+def describe(content: Any) -> str:
+    """What a file holds, in a few words for a message."""
+    if isinstance(content, Mapping):
+        shown = [f"{key}{_shape(content, key)}" for key in list(content)[:20]]
+        more = ", ..." if len(content) > 20 else ""
+        return f"the keys {', '.join(shown)}{more}" if shown else "nothing"
+    if isinstance(content, list | tuple):
+        return f"a list of {len(content)}" + (f", the first with {describe(content[0])}" if content else "")
+    return f"one {type(content).__name__}"
+
+
+def _shape(content: Mapping[Any, Any], key: Any) -> str:
+    try:
+        value = content[key]
+    except UserError:
+        return " (unreadable)"
+    if isinstance(value, Mapping):
+        return f" ({len(value)} entries)"
+    shape = np.shape(value) if isinstance(value, np.ndarray | Tensor) else ()
+    return f" {'x'.join(map(str, shape))}" if shape else ""
