@@ -1,7 +1,8 @@
-"""Triangle meshes as binary .ply files."""
+"""Triangle meshes and tables of points as binary .ply files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,3 +43,20 @@ def write_mesh(path: Path, vertices: np.ndarray, faces: np.ndarray, colors: np.n
         file.write("\n".join(header).encode("ascii"))
         file.write(table.tobytes())
         file.write(triangles.tobytes())
+
+
+def write_points(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Write points with named columns (N,) as float32, in the order given."""
+    table = np.empty(len(next(iter(columns.values()))), dtype=[(name, "<f4") for name in columns])
+    for name, values in columns.items():
+        table[name] = values
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        f"element vertex {len(table)}",
+        *(f"property float {name}" for name in columns),
+        "end_header\n",
+    ]
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write("\n".join(header).encode("ascii"))
+        file.write(table.tobytes())
