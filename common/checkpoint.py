@@ -1,12 +1,13 @@
-"""Snapshots: one file an epoch with the network and the optimiser, in the published layout (SPEC 5)."""
+"""Snapshots: network and optimiser in the published layout (SPEC 5), and beside them the state of the run."""
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.io.atomic import atomic_path
+from common.io.torch_file import read_torch_file
+
+logger = logging.getLogger(__name__)
 
 SAFE_SUFFIX = ".safetensors"
+MAX_EPOCH = 10**9
 _UNSAVED = ("smplx_layer", "lpips")  # keys that contain one of these are never in a snapshot
 _NAME = re.compile(r"snapshot_([0-9]+)\.(?:pth|safetensors)")
 _BROKEN = (
@@ -33,14 +38,17 @@ class Snapshot:
     epoch: int
     network: dict[str, Tensor]  # state dict: `persona.*`, `smplx_param_dict.*`
     optimizer: dict[str, Any] | None  # Adam's state dict; every group has its `name`
+    run: dict[str, Any] | None = (
+        None  # what exact resuming needs besides (common/run_state.py); not published
+    )
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The network's entries under `prefix` ("persona."), without it."""
         return {key[len(prefix) :]: value for key, value in self.network.items() if key.startswith(prefix)}
 
     def at_epoch(self, epoch: int) -> Snapshot:
-        """The same snapshot under another epoch."""
-        return replace(self, epoch=epoch)
+        """The same snapshot under another epoch, as the start of another run."""
+        return replace(self, epoch=epoch, run=None)
 
 
 def network_state(module: nn.Module) -> dict[str, Tensor]:
@@ -72,35 +80,94 @@ def find_snapshot(folder: Path, epoch: int) -> Path:
 
 
 def newest_snapshot(folder: Path) -> Path:
-    """The snapshot of the last epoch; UserError if there is none."""
+    """The snapshot of the last epoch that is undamaged (a damaged one is passed over with a warning).
+
+    UserError if there is none.
+    """
     epochs = available_epochs(folder)
     if not epochs:
         raise UserError(f"no snapshot_<epoch>.pth in {folder}; train first")
-    return find_snapshot(folder, epochs[-1])
+    return first_undamaged(find_snapshot(folder, epoch) for epoch in reversed(epochs))
+
+
+def first_undamaged(paths: Iterable[Path]) -> Path:
+    """The first of some snapshots that is undamaged; a warning for each before it, UserError if none is."""
+    reasons: list[str] = []
+    for path in paths:
+        try:
+            read_snapshot(path)
+            return path
+        except UserError as error:
+            logger.warning("%s; trying the snapshot before it", error)
+            reasons.append(str(error))
+    raise UserError(reasons[0])
 
 
 def remove_snapshots(folder: Path, after: int) -> None:
     """Remove the snapshots of epochs after `after`: those of an earlier run."""
     for epoch in available_epochs(folder):
         if epoch > after:
-            snapshot_path(folder, epoch).unlink()
+            for suffix in (".pth", SAFE_SUFFIX):
+                snapshot_path(folder, epoch).with_suffix(suffix).unlink(missing_ok=True)
 
 
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Write a snapshot under its final name only when it is complete and on the disk."""
+    """Write a snapshot under its final name only when it is complete, on the disk and read back undamaged."""
     content = {
         "epoch": snapshot.epoch,
         "network": {key: value for key, value in snapshot.network.items() if _is_saved(key)},
         "optimizer": snapshot.optimizer,
     }
+    if snapshot.run is not None:
+        content["run"] = snapshot.run
     with atomic_path(path) as temporary:
         try:
             with temporary.open("wb") as file:
                 torch.save(content, file)
                 file.flush()
                 os.fsync(file.fileno())
+                _forget_cached(file.fileno())
         except RuntimeError as error:  # torch's zip writer reports a full disk this way
             raise UserError(f"cannot write {path}: {error}; free space or choose another folder") from error
+        damage = _damage(temporary)
+        if damage is not None:
+            raise UserError(f"{path} came back damaged from the disk ({damage}); choose another folder")
+    _sync_folder(path.parent)
+
+
+def _forget_cached(file: int) -> None:
+    """Ask the system to read the file from the disk, not from its memory, when it is read back."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in a folder outlast a power cut, where the file system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        logger.debug("cannot sync %s: %s", folder, error)
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        logger.debug("cannot sync %s: %s", folder, error)
+    finally:
+        os.close(handle)
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the bytes of a .pth; torch itself does not look at the checksums of tensors."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            record = archive.testzip()
+    except _BROKEN as error:
+        return _first_line(error)
+    return None if record is None else f"wrong checksum of {record}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def read_snapshot(path: Path) -> Snapshot:
@@ -112,22 +179,21 @@ def read_snapshot(path: Path) -> Snapshot:
         from common.safe_snapshot import read_safe_snapshot  # late: it needs Snapshot from here
 
         return read_safe_snapshot(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"missing file: {path}") from None
-    except _BROKEN as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is truncated or not a snapshot ({reason}); use another epoch") from error
+    content = read_torch_file(path, "a snapshot", "use another epoch", with_checksums=True)
     if not isinstance(content, dict) or not {"epoch", "network"} <= content.keys():
         raise UserError(f"{path} is not a snapshot: it must hold epoch, network and optimizer")
     network = content["network"]
     if not isinstance(network, dict) or not all(isinstance(value, Tensor) for value in network.values()):
         raise UserError(f"{path} is not a snapshot: its network is not a dict of tensors")
-    if not isinstance(content["epoch"], int):
-        raise UserError(f"{path} is not a snapshot: its epoch is not an integer")
+    if not all(isinstance(key, str) for key in network):
+        raise UserError(f"{path} is not a snapshot: its network has names that are not text")
+    if not (type(content["epoch"]) is int and 0 <= content["epoch"] < MAX_EPOCH):
+        raise UserError(f"{path} is not a snapshot: its epoch is not a count of epochs")
     network = {key: value for key, value in network.items() if _is_saved(key)}
-    return Snapshot(content["epoch"], network, content.get("optimizer"))
+    run = content.get("run")
+    if run is not None and not isinstance(run, dict):
+        raise UserError(f"{path} is not a snapshot: its run is not a dict")
+    return Snapshot(content["epoch"], network, content.get("optimizer"), run)
 
 
 def load_network(module: nn.Module, network: Mapping[str, Tensor], source: Path | str) -> None:

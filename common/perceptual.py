@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
+from common.io.torch_file import read_torch_file
 
 logger = logging.getLogger(__name__)
 
@@ -221,14 +222,10 @@ def _download(url: str, target: Path) -> Path:
 
 def _read(file: Path) -> dict[str, Tensor]:
     """A weight file's tensors; UserError if it is damaged or holds anything else."""
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for damaged and foreign files
-        raise UserError(
-            f"{file}: not a readable weight file ({type(error).__name__}); get it again"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{file}: not a weight file (a dict of tensors is expected)")
+    state = read_torch_file(file, "a readable weight file", "get it again")
+    is_weights = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())
+    if not is_weights or not all(isinstance(name, str) for name in state):
+        raise UserError(f"{file}: not a weight file (a dict of tensors is expected); get it again")
     return state
 
 
@@ -252,5 +249,7 @@ def _copy(targets: dict[str, Tensor], state: dict[str, Tensor], file: Path, pref
             raise UserError(f"{file}: no {prefix}{name} in it; it is not the weight file that LPIPS needs")
         if state[name].shape != target.shape:
             found, expected = tuple(state[name].shape), tuple(target.shape)
-            raise UserError(f"{file}: {prefix}{name} has shape {found} instead of {expected}")
+            raise UserError(f"{file}: {prefix}{name} has shape {found} instead of {expected}; get it again")
+        if not (state[name].is_floating_point() and torch.isfinite(state[name]).all()):
+            raise UserError(f"{file}: {prefix}{name} holds something else than finite numbers; get it again")
         target.copy_(state[name])

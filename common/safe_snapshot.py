@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -11,6 +12,7 @@ from torch import Tensor
 from common.checkpoint import Snapshot
 from common.errors import UserError
 from common.io.atomic import atomic_path
+from common.io.files import open_file
 
 _FORMAT = "persona-avatar-1"  # stored with the epoch in the file's metadata
 
@@ -27,14 +29,21 @@ def write_safe_snapshot(path: Path, snapshot: Snapshot) -> None:
 
 def read_safe_snapshot(path: Path) -> Snapshot:
     """Read what write_safe_snapshot wrote; UserError if it is missing, broken or something else."""
-    if not path.is_file():
-        raise UserError(f"missing file: {path}")
+    open_file(path).close()
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is truncated or not a safetensors file ({error})") from error
-    if metadata.get("format") != _FORMAT or not metadata.get("epoch", "").isdecimal():
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
+        raise UserError(f"{path} is truncated or not a safetensors file ({error}); get it again") from error
+    if metadata.get("format") != _FORMAT or not re.fullmatch(r"[0-9]{1,9}", metadata.get("epoch", "")):
         raise UserError(f"{path} is not an avatar snapshot; make one with tools/convert_snapshot.py")
     return Snapshot(int(metadata["epoch"]), tensors, None)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,11 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.io.atomic import atomic_path
+from common.io.files import open_file
 
+MAX_PIXELS = 2**26  # 8192 x 8192
+_FORMATS = ("PNG", "JPEG")  # others can start programs or read other files
+_MAX_INFLATION = 1032  # bytes that deflate makes of one at most
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # 8 bits or less a channel
 _BROKEN = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, OverflowError, MemoryError,
@@ -34,28 +41,18 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> Tensor:
 
 def check_image(path: Path, size: tuple[int, int] | None = None) -> tuple[int, int]:
     """Height and width of an image whose checksums are right, without decoding it; errors as `read_rgb`."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            _check_mode(path, image.mode)
-            image.verify()
-    except FileNotFoundError:
-        raise UserError(f"missing file: {path}; put it there") from None
-    except (*_BROKEN, UnidentifiedImageError) as error:
-        raise _broken(path, error) from error
-    _check_size(path, (height, width), size)
-    return height, width
+    with _opened(path) as image:
+        found = image.height, image.width
+        _check_mode(path, image.mode)
+        image.verify()
+    _check_size(path, found, size)
+    return found
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """Height and width from an image's header."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except FileNotFoundError:
-        raise UserError(f"missing file: {path}; put it there") from None
-    except (*_BROKEN, UnidentifiedImageError) as error:
-        raise _broken(path, error) from error
+    with _opened(path) as image:
+        return image.height, image.width
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
@@ -77,15 +74,39 @@ def write_image(path: Path, image: Tensor | np.ndarray) -> None:
 
 def _read(path: Path, size: tuple[int, int] | None) -> np.ndarray:
     """Pixels (H, W, 3) uint8."""
-    try:
-        with Image.open(path) as image:
-            _check_mode(path, image.mode)
-            _check_size(path, (image.height, image.width), size)
-            return np.array(image.convert("RGB"))
-    except FileNotFoundError:
-        raise UserError(f"missing file: {path}; put it there") from None
-    except (*_BROKEN, UnidentifiedImageError) as error:
-        raise _broken(path, error) from error
+    with _opened(path) as image:
+        _check_mode(path, image.mode)
+        _check_size(path, (image.height, image.width), size)
+        return np.array(image.convert("RGB"))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image whose header is read and plausible; what goes wrong with it in the block is a UserError."""
+    with open_file(path) as file:
+        n_bytes = file.seek(0, 2)
+        file.seek(0)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_pixels is stricter
+                opened = Image.open(file, formats=_FORMATS)
+            with opened as image:
+                _check_pixels(path, image, n_bytes)
+                yield image
+        except (*_BROKEN, UnidentifiedImageError) as error:
+            raise UserError(f"{path} is truncated or not an image ({error}); write it again") from error
+
+
+def _check_pixels(path: Path, image: Image.Image, n_bytes: int) -> None:
+    """Refuse more pixels than the program or the file can hold, before there is memory for them."""
+    n_pixels = image.width * image.height
+    if n_pixels > MAX_PIXELS:
+        raise UserError(
+            f"{path} has {image.width} x {image.height} pixels, at most {MAX_PIXELS} work; shrink it"
+        )
+    bits = 1 if image.mode in ("1", "L", "P") else 8 * len(image.getbands())  # packed at the least
+    if n_pixels * bits > 8 * _MAX_INFLATION * n_bytes:
+        raise ValueError(f"{n_bytes} bytes cannot hold {image.width} x {image.height} pixels")
 
 
 def _chw(pixels: np.ndarray) -> Tensor:
@@ -101,7 +122,3 @@ def _check_size(path: Path, found: tuple[int, int], expected: tuple[int, int] | 
     if expected is not None and found != expected:
         sizes = f"{found[1]} x {found[0]} pixels (width x height), expected {expected[1]} x {expected[0]}"
         raise UserError(f"{path} is {sizes}; write it again in that size")
-
-
-def _broken(path: Path, error: BaseException) -> UserError:
-    return UserError(f"{path} is truncated or not an image ({error}); write it again")

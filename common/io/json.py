@@ -13,18 +13,20 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.io.atomic import atomic_path
+from common.io.files import open_file
+
+_MAX_DEPTH = 16  # of lists in lists
 
 
 def read_json(path: Path) -> Any:
     """The content of a json file; UserError if it is missing or is not json."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"missing file: {path}; put it there") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid json ({error}); write it again") from error
+    with open_file(path) as file:
+        try:
+            return json.loads(file.read())
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}; check the disk") from error
+        except (ValueError, RecursionError, MemoryError) as error:
+            raise UserError(f"{path} is not valid json ({error}); write it again") from error
 
 
 def read_json_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def numbers(value: Any, shape: tuple[int, ...], where: str) -> Tensor:
     `where` (file and key) begins the message of the UserError for anything that is not such numbers.
     """
     try:
-        array = np.asarray(value)
+        array = np.asarray(value if _holds_numbers(value) else None)
     except (ValueError, TypeError, OverflowError):
         array = np.empty(0, dtype=object)  # ragged lists
     if array.dtype.kind not in "iuf":
@@ -62,6 +64,17 @@ def numbers(value: Any, shape: tuple[int, ...], where: str) -> Tensor:
     if not torch.isfinite(tensor).all():
         raise UserError(f"{where} has NaN or infinite values; fit or write this file again")
     return tensor
+
+
+def _holds_numbers(value: Any) -> bool:
+    """Whether a value is a number or lists of them; of other lists numpy makes arrays many times their size."""
+    stack, depth = [value], 0
+    while stack and depth < _MAX_DEPTH:
+        if not all(type(entry) in (int, float, list) for entry in stack):
+            return False
+        stack = [inner for entry in stack if type(entry) is list for inner in entry]
+        depth += 1
+    return not stack
 
 
 def read_numbers(path: Path, shape: tuple[int, ...]) -> Tensor:

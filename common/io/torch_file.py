@@ -35,15 +35,18 @@ _MAX_DEPTH = 32
 _N_LEGACY_PICKLES = 3  # magic number, protocol and system come first in files of torch before 1.6
 
 
-def read_torch_file(path: Path, what: str, remedy: str) -> Any:
+def read_torch_file(path: Path, what: str, remedy: str, with_checksums: bool = False) -> Any:
     """Containers, plain values and CPU tensors of a file written by torch.save; no code in it can run.
 
     UserError "... is truncated or not `what`; `remedy`" if it is broken, names anything but tensors, or declares
-    sizes that it does not have. Checksums are not looked at.
+    sizes that it does not have. torch.load does not look at checksums; `with_checksums` does, before it.
     """
     with open_file(path) as file:
         try:
-            _check_sizes(file)
+            if zipfile.is_zipfile(file):
+                _check_archive(file, with_checksums)
+            else:
+                _check_legacy(file)
             file.seek(0)
             content = torch.load(file, map_location="cpu", weights_only=True)
             _check_content(content)
@@ -103,15 +106,8 @@ class _StorageScanner(GuardedUnpickler):
         return _Named("storage")
 
 
-def _check_sizes(file: BinaryIO) -> None:
-    """Raise unless every storage has in the file the size that the pickle declares."""
-    if zipfile.is_zipfile(file):
-        _check_archive(file)
-    else:
-        _check_legacy(file)
-
-
-def _check_archive(file: BinaryIO) -> None:
+def _check_archive(file: BinaryIO, with_checksums: bool) -> None:
+    """Raise unless every storage has in the archive the size that the pickle declares."""
     file.seek(0)
     if file.read(4) != b"PK\x03\x04":
         raise ValueError("something stands before its beginning")
@@ -131,6 +127,9 @@ def _check_archive(file: BinaryIO) -> None:
         for key, n_bytes in scanner.n_bytes.items():
             if records[f"data/{key}"].file_size != n_bytes:
                 raise ValueError(f"storage {key[:20]} has another size than it declares")
+        damaged = archive.testzip() if with_checksums else None
+        if damaged is not None:
+            raise ValueError(f"wrong checksum of {damaged}")
 
 
 def _check_legacy(file: BinaryIO) -> None:
