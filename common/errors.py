@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -24,6 +25,14 @@ class UserError(Exception):
         return line
 
 
+class Stopped(Exception):
+    """The user or the system ended the run with a signal."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(f"stopped by {number.name}")
+        self.exit_code = 128 + number
+
+
 def run_command(command: Callable[[], None]) -> None:
     """Run a command line program; a UserError becomes one line on stderr and exit code 2 (SPEC 17)."""
     try:
@@ -31,6 +40,9 @@ def run_command(command: Callable[[], None]) -> None:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
+    except Stopped as stop:
+        sys.stderr.write(f"{stop}\n")
+        sys.exit(stop.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)

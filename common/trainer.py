@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.avatar import Avatar
+from common.finite_guard import FiniteGuard
 from common.optimizer import PersonAdam
 from common.pose_table import PoseTable
 from data.dataset import Frame, Subject
 from main.config import OptimConfig
 
+SHOWN_EVERY_S = 1.0  # the terms in the progress bar
 FrameKey = tuple[str, int]  # split, frame index
 Losses = dict[str, Tensor]  # term -> scalar
 
@@ -97,21 +100,29 @@ class Trainer:
     device: torch.device
     seed: int
     on_step: Callable[[int, Losses], None]  # iteration, detached terms
+    guard: FiniteGuard | None = None  # decides about each update
 
-    def run_epoch(self, epoch: int) -> None:
-        """One pass over the epoch's frames with a progress bar of the loss terms."""
+    def run_epoch(self, epoch: int, first_step: int = 0) -> None:
+        """One pass over the epoch's frames, or over those from a step on, with a progress bar of the terms."""
         order = shuffled(self.keys, self.seed, epoch)
-        progress = tqdm(
-            load_ahead(self.subject, order),
+        frames = tqdm(
+            load_ahead(self.subject, order[first_step:]),
+            initial=first_step,
             total=len(order),
             desc=f"epoch {epoch}/{self.schedule.n_epochs - 1}",
             dynamic_ncols=True,
         )
-        for step, frame in enumerate(progress):
-            iteration = epoch * len(order) + step
-            terms = self.step(frame, iteration)
-            self.on_step(iteration, terms)
-            progress.set_postfix_str(describe(terms), refresh=False)
+        next_shown_s = 0.0
+        with frames:  # however it ends, what is printed next starts on a line of its own
+            for step, frame in enumerate(frames, start=first_step):
+                iteration = epoch * len(order) + step
+                terms = self.step(frame, iteration)
+                self.on_step(iteration, terms)
+                if (
+                    time.monotonic() >= next_shown_s
+                ):  # not at each step: on a GPU the host waits for the values
+                    frames.set_postfix_str(describe(terms), refresh=False)
+                    next_shown_s = time.monotonic() + SHOWN_EVERY_S
 
     def step(self, frame: Frame, iteration: int) -> Losses:
         """One optimisation step on one frame; returns the detached terms."""
@@ -121,7 +132,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         terms = self.losses(frame.to(self.device))
         torch.stack(list(terms.values())).sum().backward()
-        self.optimizer.step()
+        if self.guard is None or self.guard.accepts(frame, iteration, terms):
+            self.optimizer.step()
         return {name: value.detach() for name, value in terms.items()}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -13,22 +15,26 @@ from common.renders import over, render_view
 from common.trainer import Losses, PersonModel
 from data.dataset import Frame
 
+WRITE_EVERY = 50  # steps whose terms wait on a GPU before they are fetched together
+
 
 class TrainingLog:
-    """A TensorBoard event file in `folder`; a context manager."""
+    """A TensorBoard event file in `folder`; a context manager.
+
+    The file grows while training, so it is not written under another name first: every record in it has its
+    own checksum, and readers leave out a last record that is cut off.
+    """
 
     def __init__(self, folder: Path, model: PersonModel, preview: list[Frame]) -> None:
         """preview: the frames that `images` renders."""
         from torch.utils.tensorboard import SummaryWriter  # late: importing it is slow
 
+        self.folder = folder
         self.model = model
         self.preview = preview
-        try:
+        self._waiting: list[tuple[int, list[str], Tensor]] = []
+        with self._writing():
             self.writer = SummaryWriter(str(folder))
-        except OSError as error:
-            raise UserError(
-                f"cannot write {folder}: {error.strerror or error}; choose another --paths.output"
-            ) from error
 
     def __enter__(self) -> TrainingLog:
         return self
@@ -36,13 +42,39 @@ class TrainingLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.writer.close()
+        try:
+            with self._writing():
+                self._write_scalars()
+                self.writer.close()
+        except UserError:
+            if error is None:  # else that error is the one to be told
+                raise
 
     def scalars(self, iteration: int, terms: Losses) -> None:
         """Every loss term and their sum."""
-        for name, value in terms.items():
-            self.writer.add_scalar(f"loss/{name}", float(value), iteration)
-        self.writer.add_scalar("loss/total", sum(float(value) for value in terms.values()), iteration)
+        values = torch.stack([value.detach() for value in terms.values()])
+        self._waiting.append((iteration, list(terms), values))
+        if not values.is_cuda or len(self._waiting) >= WRITE_EVERY:
+            with self._writing():
+                self._write_scalars()
+
+    def _write_scalars(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        fetched = iter(torch.cat([values for *_, values in waiting]).tolist() if waiting else [])
+        for iteration, names, _ in waiting:
+            terms = {name: next(fetched) for name in names}
+            for name, value in {**terms, "total": sum(terms.values())}.items():
+                self.writer.add_scalar(f"loss/{name}", value, iteration)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UserError(
+                f"cannot write {self.folder}: {reason}; free space or choose another --paths.output"
+            ) from error
 
     @torch.no_grad()
     def images(self, iteration: int) -> None:
@@ -59,4 +91,5 @@ class TrainingLog:
                 refined["normal"],
             ]
             name = f"{frame.split}_{frame.index}"
-            self.writer.add_image(name, torch.cat(panels, dim=2).clamp(0, 1).cpu(), iteration)
+            with self._writing():
+                self.writer.add_image(name, torch.cat(panels, dim=2).clamp(0, 1).cpu(), iteration)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from common.avatar import Avatar
-from common.checkpoint import read_snapshot
 from common.pose_table import PoseTable
+from common.snapshot_folder import Found
 from common.texture import initial_log_scale, sample_vertex_colors, to_logit
 from common.trainer import FrameKey, PersonModel, avatar_parameter_groups
 from data.dataset import CAPTURED, TEST, Frame, Subject, fitting_list, training_list
@@ -61,11 +60,11 @@ def initialise(avatar: Avatar, subject: Subject) -> None:
     avatar.scale.copy_(initial_log_scale(open_mouth))
 
 
-def fitting_job(args: SubjectArgs, subject: Subject, source: Path, device: torch.device) -> Job:
+def fitting_job(args: SubjectArgs, subject: Subject, found: Found, device: torch.device) -> Job:
     """The avatar of a snapshot, frozen, with the poses of the test frames to be fitted."""
-    snapshot, optim = read_snapshot(source), args.config.optim
+    optim = args.config.optim
     poses = PoseTable(subject.smplx_params((TEST,)))
-    model = load_snapshot_person(args, snapshot, source, poses).to(device)
+    model = load_snapshot_person(args, found.snapshot, found.path, poses).to(device)
     model.persona.requires_grad_(False)
     keys = fitting_list(subject, optim.fit_repeats)
     preview = _preview(subject, [(TEST, subject.frames(TEST)[0])], device)

@@ -111,13 +111,20 @@ def body_path(args: SubjectArgs) -> Path:
     return DEMO_BODY if args.is_demo else HUMAN_MODEL_FILES
 
 
-def load_body(args: SubjectArgs, n_subdivisions: int | None = None) -> BodyModel:
+def load_body(args: SubjectArgs, n_levels: int | None = None) -> BodyModel:
     """The body model, subdivided as the configuration or the caller says."""
     data = load_body_data(body_path(args), args.config.body.gender)
-    levels = n_subdivisions if n_subdivisions is not None else args.config.body.n_subdivisions
-    if levels is None:
-        levels = DEMO_SUBDIVISIONS.get(args.subject_id, PUBLISHED_SUBDIVISIONS)
-    return BodyModel(data, levels)
+    return BodyModel(data, n_levels if n_levels is not None else n_subdivisions(args))
+
+
+def n_subdivisions(args: SubjectArgs) -> int:
+    """How often the body is subdivided for this subject."""
+    configured = args.config.body.n_subdivisions
+    return (
+        configured
+        if configured is not None
+        else DEMO_SUBDIVISIONS.get(args.subject_id, PUBLISHED_SUBDIVISIONS)
+    )
 
 
 def load_field(args: SubjectArgs) -> SkinningField:

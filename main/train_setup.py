@@ -1,0 +1,98 @@
+"""A training put together from its options: what it depends on, its trainer, and where it starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from common.errors import UserError
+from common.finite_guard import FiniteGuard
+from common.objective import Objective
+from common.perceptual import Lpips
+from common.run_state import Position, RunFacts
+from common.snapshot_folder import Found, SnapshotFolder
+from common.stop_signal import StopSignals
+from common.trainer import Schedule, Trainer, make_optimizer
+from common.training_run import TrainingRun, refuse_changed, resume
+from data.dataset import TEST, TRAIN_SPLITS, Subject, fitting_list, training_list
+from data.fingerprint import subject_fingerprint
+from main.jobs import Job, fitting_job, training_job
+from main.train_options import TrainArgs
+
+
+def run_facts(
+    args: TrainArgs, subject: Subject, found: Found | None, is_perceptual: bool, device: torch.device
+) -> RunFacts:
+    """What the run depends on: an earlier run's facts, if it goes on and nothing has changed."""
+    optim = args.config.optim
+    is_fit = args.fit_pose_to_test
+    frames = (
+        fitting_list(subject, optim.fit_repeats)
+        if is_fit
+        else training_list(subject, not optim.unbalanced_sampling)
+    )
+    data = subject_fingerprint(subject, (TEST,) if is_fit else TRAIN_SPLITS)
+    facts = RunFacts.of_new_run(args.result_options(is_perceptual), data, frames, device)
+    run = None if found is None else found.snapshot.run
+    if found is None or run is None:
+        return facts
+    refuse_changed(found, facts, args.force)
+    return replace(facts, name=run["name"], initial_rgb=run["initial_rgb"])
+
+
+def make_job(
+    args: TrainArgs, subject: Subject, facts: RunFacts, found: Found | None, device: torch.device
+) -> tuple[Job, RunFacts]:
+    """The model and its frames; the colours of the initialisation are those of the run's start, bit by bit."""
+    if args.fit_pose_to_test:
+        if found is None:
+            raise UserError("--fit_pose_to_test needs --continue")
+        return fitting_job(args, subject, found, device), facts
+    job = training_job(args, subject, device)
+    if facts.initial_rgb is not None:
+        return replace(job, initial_rgb=facts.initial_rgb.to(device)), facts
+    return job, replace(facts, initial_rgb=job.initial_rgb)
+
+
+def make_trainer(
+    args: TrainArgs, job: Job, subject: Subject, perceptual: Lpips | None, device: torch.device
+) -> Trainer:
+    """The optimisation loop of a job."""
+    optim = args.config.optim
+    objective = Objective(job.model, args.config.loss, job.initial_rgb, perceptual)
+    return Trainer(
+        model=job.model,
+        optimizer=make_optimizer(job.parameter_groups, optim),
+        base_lr={group["name"]: group["lr"] for group in job.parameter_groups},
+        schedule=Schedule(optim.n_epochs, len(job.keys), optim.lr_drop_at, optim.lr_drop),
+        subject=subject,
+        keys=job.keys,
+        losses=objective.fitting if args.fit_pose_to_test else objective.training,
+        device=device,
+        seed=args.seed,
+        on_step=lambda iteration, terms: None,
+    )
+
+
+def make_run(
+    args: TrainArgs, trainer: Trainer, facts: RunFacts, folder: Path, found: Found | None, stop: StopSignals
+) -> TrainingRun:
+    """The run, parameters and optimiser put back where it goes on from a snapshot."""
+    start, n_skipped = Position(0, 0, 0), 0
+    if found is not None:
+        n_skipped = (found.snapshot.run or {}).get("n_skipped", 0)
+        is_start_of_fit = args.fit_pose_to_test and found.snapshot.epoch == 0 and found.snapshot.run is None
+        start = (
+            Position.at_epoch(1, len(trainer.keys))
+            if is_start_of_fit
+            else resume(found, trainer, trainer.device)
+        )
+    guard = FiniteGuard(trainer.model, args.skip_bad_frames, n_skipped)
+    guard.diagnose = lambda frame: trainer.losses(frame.to(trainer.device))
+    trainer.guard = guard
+    last = None if found is None else found.path
+    return TrainingRun(
+        trainer, facts, start, SnapshotFolder(folder, start, last), guard, stop, args.save_every
+    )
