@@ -42,7 +42,7 @@ class Maps:
 def check_maps(findings: Findings, maps: Maps) -> None:
     """Everything about the maps' values."""
     if maps.mask is not None:
-        _check_mask(findings, maps.where, maps.mask)
+        check_mask(findings, maps.where, maps.mask)
     if maps.depth is not None:
         _check_depth(findings, maps, maps.depth)
     if maps.normal is not None:
@@ -53,7 +53,8 @@ def check_maps(findings: Findings, maps: Maps) -> None:
         _check_silhouette(findings, maps.where, maps.mask, maps.view)
 
 
-def _check_mask(findings: Findings, where: str, mask: np.ndarray) -> None:
+def check_mask(findings: Findings, where: str, mask: np.ndarray) -> None:
+    """A mask (H, W) bool must show somebody and cut something out."""
     share = float(mask.mean())
     if share == 0:
         findings.error(
