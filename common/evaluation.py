@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from tqdm import tqdm
 from common import metrics
 from common.errors import UserError
 from common.io.atomic import atomic_path
-from common.io.image import check_image, read_rgb
+from common.io.files import inside
+from common.io.image import MAX_PIXELS, check_image, read_rgb
 from common.io.json import read_numbers, write_json
 from common.perceptual import Lpips
 
@@ -27,6 +29,7 @@ FIT_SUFFIX = "_fit_pose_to_test"  # of the result folder whose renders have fitt
 REFINED, REFINED_MASK, BASE = "_refined.png", "_mask_refined.png", ".png"  # ends of a frame's files (SPEC 5)
 METRICS = ("psnr", "ssim", "lpips")
 OFFICIAL = "official"
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 MIN_SIDE_PX = 11  # the window of SSIM
 
 
@@ -89,18 +92,21 @@ class Evaluation:
 
 def find_ground_truth(subject: Path) -> list[GroundTruth]:
     """The test frames of a subject's folder in increasing order; UserError for missing or wrong files."""
-    images = subject / "test" / "images"
+    images = inside(subject, subject / "test" / "images")
     if not images.is_dir():
         raise UserError(f"{images}: no such folder; evaluation needs the subject's split `test`")
-    indices = sorted(int(path.stem) for path in images.glob("*.png") if path.stem.isdecimal())
+    indices = sorted(int(path.stem) for path in images.glob("*.png") if _INDEX.fullmatch(path.stem))
     if not indices:
         raise UserError(f"{images}: no test frames; expected images named by integers (0.png, 1.png, ...)")
-    height, width = (int(n) for n in read_numbers(images / "img_shape_orig.json", (2,)).tolist())
-    if min(height, width) < MIN_SIDE_PX:
-        raise UserError(f"{images}/img_shape_orig.json: {width} x {height} pixels are too small for SSIM")
+    height, width = (
+        int(n) for n in read_numbers(inside(subject, images / "img_shape_orig.json"), (2,)).tolist()
+    )
+    if min(height, width) < MIN_SIDE_PX or height * width > MAX_PIXELS:
+        limits = f"at least {MIN_SIDE_PX} a side for SSIM, at most {MAX_PIXELS} in all"
+        raise UserError(f"{images}/img_shape_orig.json: {width} x {height} pixels, use {limits}")
     frames = []
     for index in indices:
-        box_file = images / f"{index}_bbox_orig.json"
+        box_file = inside(subject, images / f"{index}_bbox_orig.json")
         x, y, w, h = (round(n) for n in read_numbers(box_file, (4,)).tolist())
         if min(x, y) < 0 or min(w, h) < 1 or x + w > width or y + h > height:
             raise UserError(
@@ -110,7 +116,7 @@ def find_ground_truth(subject: Path) -> list[GroundTruth]:
         mask = subject / "test" / "masks" / f"{index}.png"
         frame = GroundTruth(index, images / f"{index}.png", mask, (x, y, w, h), (height, width))
         for path in (frame.image, frame.mask):
-            check_image(path, frame.size)
+            check_image(inside(subject, path), frame.size)
         frames.append(frame)
     return frames
 

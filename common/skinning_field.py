@@ -13,8 +13,11 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from common import gpu
 from common.body_model.body import BodyModel
+from common.constants import constant
 from common.errors import UserError
+from common.io.array import open_array
 from common.io.atomic import atomic_path
 from common.joints import N_JOINTS
 from common.skinning_lookup import look_up_cpu, look_up_torch
@@ -67,10 +70,14 @@ class SkinningField(nn.Module):
             )
         if mean.dtype != self.weights.dtype:
             raise ValueError(f"mean is {mean.dtype}, the field is {self.weights.dtype}")
-        last = torch.tensor(self.weights.shape[:3], dtype=mean.dtype, device=mean.device) - 1
+        last = constant(tuple(float(count - 1) for count in self.weights.shape[:3]), mean)
         cells_per_metre = last / (self.upper - self.lower)
         points = (mean - self.lower) * cells_per_metre
         steps = scale.detach() * cells_per_metre
+        if gpu.is_on(mean):
+            from common.gpu.lookup import look_up_normalised
+
+            return look_up_normalised(self.weights, points, steps)
         look_up = look_up_cpu if mean.device.type == "cpu" else look_up_torch
         # No weight is negative: the clamp at 0 changes nothing; the mean is a weighted sum of grid points.
         return F.normalize(look_up(self.weights, points, steps), p=1.0, dim=1)
@@ -125,10 +132,10 @@ def _save_array(path: Path, array: np.ndarray) -> None:
 def _read_array(path: Path) -> np.ndarray:
     """A float32 array, mapped from its file if it is float32 there; writing to it never changes the file."""
     try:
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        array = open_array(path, mode="c")
+    except UserError as error:
         raise UserError(f"{path} cannot be read ({error}); {remedy(path.parent)}") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+    if array.dtype.kind != "f":
         raise UserError(f"{path} is not an array of floating-point numbers; {remedy(path.parent)}")
     return np.ascontiguousarray(array, np.float32)
 

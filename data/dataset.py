@@ -13,6 +13,7 @@ from torch import Tensor
 
 from common.body_model.identity import Identity
 from common.errors import UserError
+from common.io.files import inside, open_file
 from common.io.image import check_image, read_rgb
 from common.io.json import read_numbers
 from common.io.parameters import read_smplx_params
@@ -49,14 +50,20 @@ class Subject:
         self.root = root
         self.face_patch_size = face_patch_size
 
+    def _path(self, *parts: str) -> Path:
+        """A file or folder of the subject; UserError if it is a link that leads out of the subject's folder."""
+        return inside(self.root, self.root.joinpath(*parts))
+
     def frames(self, split: str) -> list[int]:
         """Frame indices in increasing order: the listed ones of a generated split, all of the others."""
-        folder = self.root / split
+        folder = self._path(split)
         if not folder.is_dir():
             raise UserError(f"missing split: {folder}; a subject has {', '.join(TRAIN_SPLITS)} and {TEST}")
         if split in GENERATED:
-            return _read_frame_list(folder / "frame_idx_list.txt")
-        indices = set().union(*(_indices(folder / kind) for kind in ("images", "masks", "cam_params")))
+            return _read_frame_list(self._path(split, "frame_idx_list.txt"))
+        indices = set().union(
+            *(_indices(self._path(split, kind)) for kind in ("images", "masks", "cam_params"))
+        )
         if not indices:
             raise UserError(f"no frames in {folder / 'images'}: expected <i>.png with i = 0, 1, 2, ...")
         return sorted(indices)
@@ -153,15 +160,21 @@ class Subject:
         }
 
     def _texture_files(self) -> tuple[Path, Path, Path, Path]:
-        captured, generated = (self.root / split / "smplx_optimized" for split in (CAPTURED, GENERATED[0]))
-        return captured / _TEXTURE, captured / _TEXTURE_MASK, generated / _TEXTURE, generated / _SEG
+        names = (
+            (CAPTURED, _TEXTURE),
+            (CAPTURED, _TEXTURE_MASK),
+            (GENERATED[0], _TEXTURE),
+            (GENERATED[0], _SEG),
+        )
+        first, second, third, last = (self._path(split, "smplx_optimized", name) for split, name in names)
+        return first, second, third, last
 
     def _param_files(self, split: str) -> list[tuple[int, Path]]:
         """(frame, file) of every parameter file of a split, in numeric order."""
-        folder = self.root / split / "smplx_optimized" / "smplx_params"
+        folder = self._path(split, "smplx_optimized", "smplx_params")
         if not folder.is_dir():
-            raise UserError(f"missing folder: {folder}")
-        return [(index, folder / f"{index}.json") for index in sorted(_indices(folder))]
+            raise UserError(f"missing folder: {folder}; put the split's SMPL-X parameters there")
+        return [(index, inside(self.root, folder / f"{index}.json")) for index in sorted(_indices(folder))]
 
 
 def training_list(subject: Subject, is_balanced: bool = True) -> list[tuple[str, int]]:
@@ -193,11 +206,10 @@ def _indices(folder: Path) -> set[int]:
 
 def _read_frame_list(path: Path) -> list[int]:
     try:
-        lines = path.read_text().split()
-    except FileNotFoundError:
-        raise UserError(f"missing file: {path} (the frames to use, one integer a line)") from None
+        with open_file(path) as file:
+            lines = file.read().decode("utf-8").split()
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        raise UserError(f"cannot read {path}: {error}; write one integer a line") from error
     wrong = [line for line in lines if not _INDEX.fullmatch(line)]
     if wrong:
         raise UserError(f"{path}: {wrong[0][:40]!r} is not a frame index; write one integer a line")
@@ -205,5 +217,5 @@ def _read_frame_list(path: Path) -> list[int]:
         raise UserError(f"{path} lists no frames; write one integer a line")
     indices = sorted(map(int, lines))
     if len(set(indices)) < len(indices):
-        raise UserError(f"{path} lists a frame twice")
+        raise UserError(f"{path} lists a frame twice; list each once")
     return indices

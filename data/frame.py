@@ -13,12 +13,14 @@ from torch import Tensor
 from common.camera import Camera
 from common.errors import UserError
 from common.io.array import open_array, read_array
+from common.io.files import inside
 from common.io.image import check_image, read_mask, read_rgb
 from common.io.json import read_numbers
 from common.io.parameters import read_camera, read_smplx_params
 from common.pose import SmplxParams
 
 CAPTURED = "captured"  # the split of the photo
+_MAX_BBOX = 16  # image sides that the side of a face box may measure
 _NO_BBOX = (0.0, 0.0, 1.0, 1.0)  # of frames without a face patch
 
 
@@ -66,7 +68,8 @@ class FrameFiles:
     index: int
 
     def _path(self, *parts: str) -> Path:
-        return self.root.joinpath(self.split, *parts)
+        """A file of the frame; UserError if it is a link that leads out of the subject's folder."""
+        return inside(self.root, self.root.joinpath(self.split, *parts))
 
     @property
     def image(self) -> Path:
@@ -158,13 +161,12 @@ def frame_problems(files: FrameFiles, patch_size: int) -> list[str]:
         size = check_image(files.image)
     except UserError as error:
         problems.append(str(error))
-    seg_image, seg_mask = files.seg
     checks = [
         lambda: read_camera(files.camera, *(size or (1, 1))),
         lambda: read_smplx_params(files.params),
         lambda: check_image(files.mask, size),
-        lambda: check_image(seg_image, size),
-        lambda: open_array(seg_mask, size),
+        lambda: check_image(files.seg[0], size),
+        lambda: open_array(files.seg[1], size),
         lambda: open_array(files.depth[0], size),
         lambda: open_array(files.depth[1], size),
         lambda: open_array(files.normal[0], size and (*size, 3)),
@@ -216,7 +218,9 @@ def _read_bbox(path: Path, size: tuple[int, int] | None) -> Tensor:
     x, y, w, h = bbox.tolist()
     where = f"{path}: the box {bbox.tolist()} (x, y, width, height)"
     if w <= 0 or h <= 0:
-        raise UserError(f"{where} is empty")
+        raise UserError(f"{where} is empty; write it again")
+    if min(w, h) < 1 or (size is not None and max(w, h) > _MAX_BBOX * max(size)):
+        raise UserError(f"{where} is smaller than a pixel or far larger than the image; write it again")
     if size is not None and (x >= size[1] or y >= size[0] or x + w <= 0 or y + h <= 0):
-        raise UserError(f"{where} lies outside the {size[1]} x {size[0]} image")
+        raise UserError(f"{where} lies outside the {size[1]} x {size[0]} image; write it again")
     return bbox

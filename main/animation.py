@@ -17,6 +17,7 @@ from tqdm import tqdm
 from common.avatar import Avatar
 from common.checkpoint import read_snapshot
 from common.errors import UserError
+from common.io.files import inside
 from common.io.image import read_rgb, to_uint8
 from common.io.video import VideoWriter
 from common.motion import Figure, HandComponents, MotionFrame, MotionOptions, load_motion, stage
@@ -54,7 +55,7 @@ def main(args: AnimationArgs) -> None:
     motion = stage(motion, Figure.of_avatar(model.persona), args, fps)
     photo = find_photo(args.paths.subjects / args.subject_id)
     panel = None if photo is None else photo_panel(read_rgb(photo), motion.height)
-    target = args.output / args.subject_id / f"{motion.name}.mp4"
+    target = inside(args.output, args.output / args.subject_id / f"{motion.name}.mp4")
     with VideoWriter(target, fps) as video:
         for frame in tqdm(motion.frames, desc="frames"):
             render = render_frame(model.persona, frame, device)

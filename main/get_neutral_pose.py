@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from common.checkpoint import read_snapshot
+from common.io.files import inside
 from common.io.image import to_uint8, write_image
 from common.io.video import VideoWriter
 from common.pose import SmplxPose
@@ -47,7 +48,7 @@ def main(args: NeutralPoseArgs) -> None:
         )
     )
     posed = avatar(SmplxPose.from_params(params), setup.world_camera(device))
-    folder = args.output / args.subject_id
+    folder = inside(args.output, args.output / args.subject_id)
     with VideoWriter(folder / "neutral_pose.mp4", settings.fps) as video:
         for i, camera in enumerate(tqdm(cameras, desc="views")):
             view = render_view(posed.refined if args.refined else posed.base, body, camera)

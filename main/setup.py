@@ -21,6 +21,7 @@ from common.checkpoint import Snapshot, find_snapshot, newest_snapshot
 from common.errors import UserError, run_command
 from common.evaluation import FIT_SUFFIX
 from common.inference import load_person, subdivisions_of
+from common.io.files import inside
 from common.perceptual import Lpips, load_lpips
 from common.pose_table import PoseTable
 from common.skinning_field import FieldSettings, SkinningField, ensure_skinning_field
@@ -171,7 +172,8 @@ def open_subject(args: SubjectArgs) -> Subject:
 
 def model_folder(args: SubjectArgs, fit_pose_to_test: bool) -> Path:
     """Folder of the subject's snapshots."""
-    return args.paths.output / "model_dump" / (args.subject_id + (FIT_SUFFIX if fit_pose_to_test else ""))
+    name = args.subject_id + (FIT_SUFFIX if fit_pose_to_test else "")
+    return inside(args.paths.output, args.paths.output / "model_dump" / name)
 
 
 def load_perceptual(

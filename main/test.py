@@ -14,6 +14,7 @@ from tqdm import tqdm
 from common.checkpoint import read_snapshot
 from common.errors import UserError
 from common.frame_output import write_frame
+from common.io.files import inside
 from common.pose_table import PoseTable
 from common.trainer import FrameKey, PersonModel
 from data.dataset import TEST, Subject, fitting_list, rendering_list
@@ -43,7 +44,9 @@ def main(args: TestArgs) -> None:
     subject.check_frames(listed_frames(args, subject))
     poses = PoseTable(subject.smplx_params((TEST,))) if args.unfitted_test else None
     model = setup.load_snapshot_person(args, read_snapshot(source), source, poses).to(device)
-    folder = args.paths.output / "result" / setup.model_folder(args, args.fit_pose_to_test).name
+    folder = inside(
+        args.paths.output, args.paths.output / "result" / setup.model_folder(args, args.fit_pose_to_test).name
+    )
     for split, index in tqdm(frames_to_render(args, subject, model, source), desc="frames"):
         frame = subject.load(split, index).to(device)
         pose = model.smplx_param_dict.pose(split, index)

@@ -12,6 +12,7 @@ import torch
 from common.determinism import make_deterministic
 from common.device_memory import memory_errors_explained
 from common.doctor.start import check_before_training
+from common.io.files import inside
 from common.run_lock import run_lock
 from common.run_state import seed_everything
 from common.snapshot_folder import latest_snapshot, remove_unfinished
@@ -50,7 +51,9 @@ def train(args: TrainArgs, folder: Path, device: torch.device, stop: StopSignals
     if args.initialise_only:
         run.save_start()
         return
-    with TrainingLog(args.paths.output / "log" / folder.name, job.model, job.preview) as log:
+    with TrainingLog(
+        inside(args.paths.output, args.paths.output / "log" / folder.name), job.model, job.preview
+    ) as log:
         run.after_step, run.after_epoch = log.scalars, log.images
         run.run()
     setup.logger.info("snapshots are in %s", folder)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common import gpu
 from common.body_model.data import BodyData
 from common.body_model.identity import Identity
 from common.body_model.parts import (
@@ -60,6 +61,8 @@ class BodyModel(nn.Module):
     hand_mean: Tensor  # (30, 3) axis-angle, left then right
     faces: Tensor  # (F, 3)
     faces_closed_mouth: Tensor  # (F + ..., 3)
+    right_hand_index: Tensor  # of the N vertices
+    left_hand_index: Tensor
     left_hand_faces: Tensor  # (., 3) into the V vertices
     right_hand_faces: Tensor  # (., 3)
     vertex_uv: Tensor  # (U, 2)
@@ -116,6 +119,8 @@ class BodyModel(nn.Module):
                 self._buffer(f"is_{name}_{level}", mask)
         closed = close_mouth(self.faces, low.expression, self.skinning_weights[:, JAW])
         self._buffer("faces_closed_mouth", closed)
+        self._buffer("right_hand_index", high.right_hand.nonzero().squeeze(1))
+        self._buffer("left_hand_index", high.left_hand.nonzero().squeeze(1))
         self._buffer("left_hand_faces", faces_within(self.faces, low.left_hand))
         self._buffer("right_hand_faces", faces_within(self.faces, low.right_hand))
 
@@ -181,11 +186,17 @@ class BodyModel(nn.Module):
         if self.pose_dirs.shape[0]:
             eye = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
             vertices = vertices + ((rotation[1:] - eye).reshape(1, -1) @ self.pose_dirs).reshape(-1, 3)
-        joints, transforms = batch_rigid_transform(rotation[None], rest.joints[None], self.parents)
-        blended = (self.skinning_weights @ transforms[0, :, :3].reshape(N_JOINTS, 12)).reshape(-1, 3, 4)
+        if gpu.is_on(rotation):
+            from common.gpu.kinematics import rigid_transforms
+
+            joints, transforms = rigid_transforms(rotation, rest.joints, self.parents)
+        else:
+            posed, chained = batch_rigid_transform(rotation[None], rest.joints[None], self.parents)
+            joints, transforms = posed[0], chained[0]
+        blended = (self.skinning_weights @ transforms[:, :3].reshape(N_JOINTS, 12)).reshape(-1, 3, 4)
         vertices = torch.einsum("vij,vj->vi", blended[:, :, :3], vertices) + blended[:, :, 3]
         trans = pose.trans.to(vertices)
-        return BodyOutput(vertices + trans, joints[0] + trans)
+        return BodyOutput(vertices + trans, joints + trans)
 
     def _rotations(self, pose: SmplxPose | SmplxParams) -> Tensor:
         """Rotation matrices (55, 3, 3) with the mean hand pose added as axis-angle."""

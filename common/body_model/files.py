@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -17,6 +16,9 @@ import numpy as np
 from common.body_model.data import BodyData
 from common.body_model.pickles import read_model_pickle
 from common.errors import UserError
+from common.io.array import read_array
+from common.io.files import open_file
+from common.io.npz import read_npz
 from common.joints import JOINTS, N_EXPR, N_JOINTS, N_SHAPE
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,15 @@ SITES = {
     FLAME_2019: "flame.is.tue.mpg.de, FLAME 2019",
 }
 SOURCES_KEY = "sources"  # of the runtime file: JSON, licensed file -> [bytes, modification time in ns]
-_BROKEN_ARRAY = (ValueError, KeyError, IndexError, TypeError, OSError, EOFError, zipfile.BadZipFile)
+_BROKEN_ARRAY = (
+    ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, MemoryError, RecursionError, OSError,
+)  # fmt: skip
+_IDS = (
+    "faces", "parents", "face_uv", "left_hand_vertices", "right_hand_vertices", "expression_vertices",
+)  # fmt: skip
+_SMPLX_ARRAYS = (
+    "v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "hands_meanl", "hands_meanr",
+)  # fmt: skip
 _DEFINING = ("v_template", "skinning_weights")  # stored in full even where the rest is stored as float16
 
 
@@ -103,8 +113,11 @@ def _stamps(path: Path, gender: str) -> dict[str, list[int]]:
 
 def _is_current(runtime: Path, path: Path, gender: str) -> bool:
     """Whether the licensed files that are there (none need be) are those the runtime file was made of."""
-    with _readable(runtime), np.load(runtime, allow_pickle=False) as arrays:
+    arrays = read_npz(runtime, (), optional=(SOURCES_KEY,))
+    with _readable(runtime):
         made_of = json.loads(str(arrays[SOURCES_KEY])) if SOURCES_KEY in arrays else {}
+        if not isinstance(made_of, dict):
+            raise TypeError(f"{SOURCES_KEY} is no object")
     return all(made_of.get(name) == stamp for name, stamp in _stamps(path, gender).items())
 
 
@@ -148,25 +161,32 @@ def _compacted(name: str, array: np.ndarray) -> np.ndarray:
 
 def read_body_data(file: Path) -> BodyData:
     """A body from its runtime .npz; floats come back as float32, integers as int64."""
-    if not file.is_file():
-        raise UserError(f"{file} is missing")
-    with _readable(file), np.load(file, allow_pickle=False) as arrays:
-        absent = [f.name for f in fields(BodyData) if f.name not in arrays]
-        if absent:
-            raise KeyError(f"it has no {', '.join(absent)}")
-        data = _typed({f.name: arrays[f.name] for f in fields(BodyData)})
+    arrays = read_npz(file, [f.name for f in fields(BodyData)])
+    with _readable(file):
+        data = _typed(arrays)
     check_body_data(data, file)
     return data
 
 
 def _typed(arrays: dict[str, np.ndarray]) -> BodyData:
-    typed = {name: a.astype(np.float32 if a.dtype.kind == "f" else np.int64) for name, a in arrays.items()}
+    """A body of arrays whose kinds are right: floats as float32, ids as int64."""
+    typed = {}
+    for name, array in arrays.items():
+        is_ids = name in _IDS
+        if array.dtype.kind not in ("iu" if is_ids else "f") or not array.ndim:
+            raise TypeError(
+                f"{name} holds {array.dtype} values, expected {'integers' if is_ids else 'floats'}"
+            )
+        with np.errstate(over="ignore"):  # becomes infinite and is refused later
+            typed[name] = array.astype(np.int64 if is_ids else np.float32)
     return BodyData(**typed)
 
 
 def check_body_data(data: BodyData, source: Path) -> None:
     """UserError if an array of the body has another shape, ids out of range or values that are not finite."""
     n_vertices, n_faces, n_uv = data.v_template.shape[0], data.faces.shape[0], data.vertex_uv.shape[0]
+    if not (n_vertices and n_faces):
+        raise UserError(f"{source} has {n_vertices} vertices and {n_faces} faces; get the file again")
     shapes: dict[str, tuple[int | None, ...]] = {
         "v_template": (n_vertices, 3),
         "faces": (n_faces, 3),
@@ -233,18 +253,23 @@ def convert_licensed_files(path: Path, gender: str) -> BodyData:
     data = _with_flame(data, path)
     hands = read_model_pickle(path / HAND_IDS)
     with _readable(path / HAND_IDS):
-        data = replace(
-            data,
-            left_hand_vertices=np.asarray(hands["left_hand"], np.int64).reshape(-1),
-            right_hand_vertices=np.asarray(hands["right_hand"], np.int64).reshape(-1),
-        )
+        left, right = (_ids(np.asarray(hands[f"{side}_hand"]), path / HAND_IDS) for side in ("left", "right"))
+    data = replace(data, left_hand_vertices=left, right_hand_vertices=right)
     check_body_data(data, model_file)
     return data
 
 
+def _ids(array: np.ndarray, file: Path) -> np.ndarray:
+    """Vertex numbers (n,), as int64."""
+    if array.dtype.kind not in "iu" or (array.size and array.min() < 0):
+        raise UserError(f"{file} does not hold vertex numbers; download it again")
+    return array.astype(np.int64).reshape(-1)
+
+
 def _read_smplx(file: Path, uv_file: Path) -> BodyData:
     """The SMPL-X file and its UV map; hands and expression vertices still empty."""
-    with _readable(file), np.load(file, allow_pickle=False) as model:
+    model = read_npz(file, _SMPLX_ARRAYS)
+    with _readable(file):
         shape_dirs = _wide_enough(model["shapedirs"], file)
         faces = model["f"].astype(np.int64)
         if model["weights"].shape[1] != N_JOINTS:
@@ -272,7 +297,9 @@ def _read_smplx(file: Path, uv_file: Path) -> BodyData:
     )
 
 
-def _wide_enough(shape_dirs: np.ndarray, file: Path) -> np.ndarray:
+def _wide_enough(shape_dirs: Any, file: Path) -> np.ndarray:
+    if not isinstance(shape_dirs, np.ndarray) or shape_dirs.dtype.kind != "f":
+        raise UserError(f"{file}: shapedirs is not an array of floats; download the file again")
     if shape_dirs.ndim != 3 or shape_dirs.shape[2] < EXPR_START + N_EXPR:
         raise UserError(
             f"{file}: shapedirs has shape {shape_dirs.shape}, expected (V, 3, 400); "
@@ -283,8 +310,7 @@ def _wide_enough(shape_dirs: np.ndarray, file: Path) -> np.ndarray:
 
 def _with_flame(data: BodyData, path: Path) -> BodyData:
     """FLAME's expression directions in place of the face's own, and the expression vertices (SPEC 7)."""
-    with _readable(path / FLAME_IDS):
-        flame_to_body = np.load(path / FLAME_IDS, allow_pickle=False).astype(np.int64).reshape(-1)
+    flame_to_body = _ids(read_array(path / FLAME_IDS), path / FLAME_IDS)
     newer, older = (read_model_pickle(path / name) for name in (FLAME_2020, FLAME_2019))
     with _readable(path / FLAME_2020):
         dirs = _wide_enough(newer["shapedirs"], path / FLAME_2020)
@@ -293,7 +319,7 @@ def _with_flame(data: BodyData, path: Path) -> BodyData:
     with _readable(path / FLAME_2019):
         dirs = _wide_enough(older["shapedirs"], path / FLAME_2019)
         moves = (dirs[:, :, EXPR_START : EXPR_START + N_EXPR] != 0).any((1, 2))
-        is_face = np.isin(older["weights"].argmax(1), (FLAME_HEAD, FLAME_JAW))
+        is_face = np.isin(np.asarray(older["weights"]).argmax(1), (FLAME_HEAD, FLAME_JAW))
         expression_vertices = flame_to_body[moves & is_face]
     return replace(data, expr_dirs=expr_dirs, expression_vertices=expression_vertices)
 
@@ -301,8 +327,8 @@ def _with_flame(data: BodyData, path: Path) -> BodyData:
 def read_uv(file: Path, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """UV coordinates (U, 2), v flipped, and their face corners (F, 3), of an .obj of these faces (SPEC 7)."""
     coordinates, corners = [], []
-    with _readable(file):
-        for line in file.read_text().splitlines():
+    with open_file(file) as stream, _readable(file):
+        for line in stream.read().decode("utf-8").splitlines():
             kind, *values = line.split() or [""]
             if kind == "vt":
                 coordinates.append((float(values[0]), 1 - float(values[1])))

@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 
@@ -65,10 +65,11 @@ def read_header(file: BinaryIO, kinds: str = NUMBERS) -> ArrayHeader:
     return ArrayHeader(dtype, shape, is_fortran)
 
 
-def open_array(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
+def open_array(path: Path, shape: tuple[int, ...] | None = None, mode: Literal["r", "c"] = "r") -> np.ndarray:
     """Map a .npy file of numbers or booleans; only its header is read, and its length is checked against it.
 
-    UserError if it is missing, truncated, not a plain array, or not of `shape`.
+    Mode "r" is read-only, "c" copies what is written to. UserError if it is missing, truncated, not a plain
+    array, or not of `shape`.
     """
     with open_file(path) as file:
         try:
@@ -86,7 +87,7 @@ def open_array(path: Path, shape: tuple[int, ...] | None = None) -> np.ndarray:
         try:
             if not header.n_bytes:  # an empty part of a file cannot be mapped
                 return np.empty(header.shape, header.dtype, order)
-            return np.memmap(file, header.dtype, "r", offset, header.shape, order)
+            return np.memmap(file, header.dtype, mode, offset, header.shape, order)
         except _BROKEN as error:
             raise UserError(f"cannot read {path}: {error}") from error
 

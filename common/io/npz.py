@@ -42,7 +42,7 @@ def read_npz(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> 
                 return {name: _values(archive, info, headers[name]) for name, info in members.items()}
         except _BROKEN as error:
             reason = f"{error}" or type(error).__name__
-            raise UserError(f"{path} is broken or not such an .npz file ({reason}); get it again") from error
+            raise UserError(f"{path} is not a readable .npz file ({reason}); get or make it again") from error
 
 
 def _check_directory(file: BinaryIO) -> int:

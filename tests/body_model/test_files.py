@@ -173,7 +173,7 @@ WRONG_MODELS = {
     "other vertex count": ({"v_template": np.zeros((100, 3))}, "expected"),
     "faces beyond": ({"f": np.full((320, 3), 500, np.uint32)}, r"smplx_uv\.obj.*not the model's"),
     "no tree": ({"kintree_table": np.full((2, 55), 60, np.int64)}, "no tree"),
-    "objects": ({"weights": np.array([{}], dtype=object)}, "not a readable body model file"),
+    "objects": ({"weights": np.array([{}], dtype=object)}, "not a readable"),
 }
 
 
