@@ -278,7 +278,7 @@ def _check_flame(findings: Findings, folder: Path, facts: ModelFacts) -> None:
         )  # fmt: skip
     elif not _still_vertices(older).any():
         swapped = " (the other file has some: are the two exchanged?)" if _still_vertices(newer).any() else ""
-        findings.error(
+        findings.warn(
             "FLAME version", f"{FLAME_2019}: every vertex is moved by the expressions{swapped}; the 2019 model "
             "leaves the back of the head still, which tells the face's vertices", _GET_FLAME,
         )  # fmt: skip
