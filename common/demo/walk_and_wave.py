@@ -20,7 +20,7 @@ SECONDS = 4.5
 LICENCE = "CC0-1.0"
 _STEP_HZ = 1.0  # double steps a second
 _WALK_ENDS, _TURN_ENDS, _WAVE_STARTS = 2.1, 2.9, 2.6  # seconds
-_YAW_DEG = (78.0, 0.0)  # which way the person faces while walking, and while waving
+_YAW_DEG = (58.0, 0.0)  # which way the person faces while walking, and while waving
 _WAVE_HZ = 1.9
 _UPRIGHT = Rotation.from_euler("x", 90, degrees=True)  # body axes (y up, z forward) to the world's, z up
 _CONTACT_M = 0.012  # how much lower the standing foot is before it alone counts

@@ -35,20 +35,32 @@ class Lens:
 
     def distance(self, points: Tensor) -> float:
         """How far the camera must stand from the origin of points (..., 3), in its axes, to see them all."""
-        x, y, z = points.reshape(-1, 3).unbind(1)
-        across = x.abs() * (2 * self.focal / (ROOM * self.width)) - z
-        along = y.abs() * (2 * self.focal / (ROOM * self.height)) - z
-        return float(torch.stack([across.max(), along.max(), (NEAREST_M - z).max()]).max())
+        high, low, near = self._needs(points)
+        return float(torch.stack([*high, *low, near]).max())
+
+    def place(self, points: Tensor) -> Tensor:
+        """The camera's place (3,), in its axes, nearest to points (..., 3) of which all are seen.
+
+        On each axis the room on both sides is the same.
+        """
+        high, low, near = self._needs(points)
+        middle = (high - low) / 2 * self._slopes(points)
+        return torch.cat([middle, -torch.stack([*(high + low) / 2, near]).max()[None]])
+
+    def _needs(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Distances that the points need on the far side of each axis (2,), on the near side (2,), and for z."""
+        across, depth = points.reshape(-1, 3)[:, :2] / self._slopes(points), points.reshape(-1, 3)[:, 2:]
+        return (across - depth).amax(0), (-across - depth).amax(0), (NEAREST_M - depth).max()
+
+    def _slopes(self, like: Tensor) -> Tensor:
+        """Tangents (2,) of half the angles of view that may be filled."""
+        return like.new_tensor([self.width, self.height]) * (ROOM / (2 * self.focal))
 
 
 def front_cameras(points: Tensor, facing: Tensor, lens: Lens) -> list[Camera]:
-    """One fixed camera for all frames of points (T, P, 3) in the world with y down, before a person facing `facing`."""
+    """One fixed camera for all frames of points (T, P, 3), in the world with y down, before the person."""
     R = looking_along(-facing)
-    seen = points.reshape(-1, 3) @ R.T
-    centre = (seen.amin(0) + seen.amax(0)) / 2
-    distance = lens.distance(seen - centre)
-    t = torch.stack([-centre[0], -centre[1], distance - centre[2]])
-    return [lens.camera(R, t)] * len(points)
+    return [lens.camera(R, -lens.place(points @ R.T))] * len(points)
 
 
 def follow_cameras(points: Tensor, way: Tensor, facing: Tensor, lens: Lens) -> list[Camera]:
