@@ -57,12 +57,13 @@ def load_person(
     """The snapshot's avatar and poses (or the given poses instead); UserError where anything does not fit."""
     check_body(snapshot.network, source, body.n_vertices, body.n_vertices_high)
     state = snapshot.part("persona.")
-    avatar = Avatar(_shape_of(config, state, source), body, skinning_field, _identity_of(state, source))
+    avatar = Avatar(_shape_of(config, state, source), body, skinning_field, identity_of(state, source))
     load_network(avatar, state, source)
     return PersonModel(avatar, poses or PoseTable.from_state_dict(snapshot.network))
 
 
-def _identity_of(state: Mapping[str, Tensor], source: Path) -> Identity:
+def identity_of(state: Mapping[str, Tensor], source: Path) -> Identity:
+    """The identity in a snapshot's avatar (its `persona.` part); UserError if it is not there."""
     names = ("shape_param", "face_offset", "joint_offset")
     missing = [name for name in names if name not in state]
     if missing:
