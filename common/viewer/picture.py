@@ -1,0 +1,58 @@
+"""Pictures of what the viewer shows, made by the project's rasterizer."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from common.camera import Camera
+from common.errors import UserError
+from common.gaussians import Gaussians
+from common.io.image import to_uint8
+from common.renders import Channel, over, render
+
+MAX_SIDE_PX = 4096
+FOV_RANGE = (0.01, 3.0)  # radians
+FARTHEST_M = 1e4
+
+
+def eye_camera(
+    wxyz: Sequence[float], position: Sequence[float], fov: float, height: int, width: int
+) -> Camera:
+    """A page's camera: its turn (w, x, y, z) and place in the world (OpenCV axes, metres), vertical angle of view.
+
+    UserError for numbers that no camera can have. The picture is at most MAX_SIDE_PX wide and high.
+    """
+    import roma  # late: importing it is slow
+
+    turn, place = torch.tensor(list(wxyz)).double(), torch.tensor(list(position)).double()
+    is_finite = all(bool(torch.isfinite(value).all()) for value in (turn, place)) and math.isfinite(fov)
+    if not is_finite or turn.norm() < 1e-3 or place.abs().max() > FARTHEST_M or min(height, width) < 1:
+        raise UserError("the page has no usable camera; load it again")
+    R = roma.unitquat_to_rotmat(torch.nn.functional.normalize(turn, dim=0)[[1, 2, 3, 0]]).T
+    height, width = min(int(height), MAX_SIDE_PX), min(int(width), MAX_SIDE_PX)
+    focal = height / (2 * math.tan(min(max(fov, FOV_RANGE[0]), FOV_RANGE[1]) / 2))
+    centre = torch.tensor([width / 2, height / 2])
+    return Camera(R, -R @ place, torch.tensor([focal, focal]), centre, height, width).to(torch.float32)
+
+
+@torch.no_grad()
+def picture(gaussians: Gaussians, eye: Camera, background: tuple[int, int, int]) -> Tensor:
+    """The Gaussians (3, H, W) over a background colour (0 to 255), in [0, 1]."""
+    ones = torch.ones_like(gaussians.mean[:, :1])
+    view = render(gaussians, eye, {"image": Channel(gaussians.rgb), "mask": Channel(ones)})
+    colour = gaussians.rgb.new_tensor(background)[:, None, None] / 255
+    return over(view["image"], view["mask"], colour).clamp(0, 1)
+
+
+def png(image: Tensor) -> bytes:
+    """An image (3, H, W) in [0, 1] as the content of a .png file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(to_uint8(image)).save(buffer, "PNG")
+    return buffer.getvalue()
