@@ -26,12 +26,12 @@ from common.export.formats import (
     default_up,
     write_gaussians,
 )
-from common.export.model import ModelMotion, write_model
+from common.export.frames import frame_of, numbered
+from common.export.model import write_model
 from common.export.placement import Placement
-from common.motion import Figure, HandComponents, Motion, MotionFrame, MotionOptions, load_motion, stage
+from common.motion import Figure, HandComponents, Motion, MotionOptions, load_motion, stage
 from common.pose import SmplxParams, SmplxPose
 from main import setup
-from main.config import ROOT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +74,8 @@ def main(args: ExportArgs) -> None:
     avatar = model.persona
     motion = None if args.motion_path is None else load_staged(args, avatar, args.motion_path)
     if args.format == "glb":
-        write_model(
-            output, args.subject_id, avatar, args.options, motion and model_motion(args, motion, device)
-        )
+        moves = motion and ModelMotion.of(motion, args.frame, args.config.animation.fps, device)
+        write_model(output, args.subject_id, avatar, args.options, moves)
         setup.logger.info("the model is %s", output)
     elif motion is None:
         params = avatar.body.neutral_pose_params(jaw_open=False)
@@ -84,7 +83,7 @@ def main(args: ExportArgs) -> None:
         setup.logger.info("the neutral pose is %s", output)
     else:
         placement = Placement.of_motion(motion.frames[0].camera, up).to(device)
-        chosen = motion.frames if args.all_frames else [motion_frame(motion, args.frame)]
+        chosen = motion.frames if args.all_frames else [frame_of(motion, args.frame)]
         for frame in tqdm(chosen, desc="frames"):
             path = numbered(output, frame.index) if args.all_frames else output
             write_pose(args, path, avatar, frame.params.to(device), frame.camera.to(device), placement)
@@ -106,12 +105,7 @@ def default_output(args: ExportArgs) -> Path:
     name = "neutral" if args.motion_path is None else args.motion_path.resolve().stem
     if args.frame is not None:
         name += f"_{args.frame}"
-    return ROOT / "output" / "export" / args.subject_id / f"{name}{SUFFIXES[args.format]}"
-
-
-def numbered(path: Path, index: int) -> Path:
-    """The file of one frame; the numbers have leading zeros, so that names sort as the frames."""
-    return path.with_stem(f"{path.stem}_{index:06d}")
+    return args.paths.output / "export" / args.subject_id / f"{name}{SUFFIXES[args.format]}"
 
 
 def load_staged(args: ExportArgs, avatar: Avatar, path: Path) -> Motion:
@@ -119,26 +113,6 @@ def load_staged(args: ExportArgs, avatar: Avatar, path: Path) -> Motion:
     components = HandComponents(setup.body_path(args), args.config.body.gender)
     motion = load_motion(path, args.motion, components=components)
     return stage(motion, Figure.of_avatar(avatar), args.motion, args.config.animation.fps)
-
-
-def motion_frame(motion: Motion, index: int | None) -> MotionFrame:
-    """The motion's frame of this number; UserError if there is none."""
-    found = [frame for frame in motion.frames if frame.index == index]
-    if not found:
-        first, last = motion.frames[0].index, motion.frames[-1].index
-        raise UserError(f"--frame {index}: the motion {motion.name} has frames {first} to {last}")
-    return found[0]
-
-
-def model_motion(args: ExportArgs, motion: Motion, device: torch.device) -> ModelMotion:
-    """The motion, or one frame of it, for a model."""
-    frames = motion.frames if args.frame is None else [motion_frame(motion, args.frame)]
-    return ModelMotion(
-        name=motion.name,
-        frames=[(frame.params.to(device), frame.camera.to(device)) for frame in frames],
-        placement=Placement.of_motion(motion.frames[0].camera, "y").to(device),
-        fps=(motion.fps or args.config.animation.fps) if args.frame is None else None,
-    )
 
 
 def write_pose(

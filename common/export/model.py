@@ -13,10 +13,12 @@ from torch import Tensor
 from common.avatar import Avatar
 from common.camera import Camera
 from common.export.formats import FormatOptions
+from common.export.frames import frame_of
 from common.export.placement import Placement
 from common.export.skin import neutral_skeleton, posed_skeleton, skin_of, skinning_error
 from common.export.skinned_glb import Clip, write_glb
 from common.export.uv_texture import UvMesh, bake_texture
+from common.motion import Motion
 from common.pose import SmplxParams
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,17 @@ class ModelMotion:
     frames: Sequence[tuple[SmplxParams, Camera]]
     placement: Placement
     fps: float | None  # None: the first frame alone, as the pose that the model stands in
+
+    @staticmethod
+    def of(motion: Motion, index: int | None, fps: float, device: torch.device) -> ModelMotion:
+        """A whole motion (at `fps` if it has no rate of its own), or only its frame `index`."""
+        frames = motion.frames if index is None else [frame_of(motion, index)]
+        return ModelMotion(
+            name=motion.name,
+            frames=[(frame.params.to(device), frame.camera.to(device)) for frame in frames],
+            placement=Placement.of_motion(motion.frames[0].camera, "y").to(device),
+            fps=(motion.fps or fps) if index is None else None,
+        )
 
 
 @torch.no_grad()

@@ -19,11 +19,13 @@ SCRIPTS = [
     "main/test.py",
     "main/get_neutral_pose.py",
     "main/animation.py",
+    "main/export.py",
     "tools/prepare_fit_pose_to_test.py",
     "tools/eval_neuman.py",
     "tools/eval_xhumans.py",
     "tools/prepare_body_model.py",
     "tools/make_demo_subject.py",
+    "tools/doctor.py",
     "tools/export_smplx_model.py",
     "tools/diffused_skinning_weights/make_skinning_weight.py",
 ]
