@@ -51,7 +51,7 @@ class FiniteGuard:
     def accepts(self, frame: Frame, iteration: int, terms: Losses) -> bool:
         """Whether to make this step's update; the gradients are in the parameters."""
         self._waiting.append(self._observe(frame, iteration, terms))
-        is_immediate = self.skip or not self._waiting[-1].values.is_cuda
+        is_immediate = self.skip or _is_on_host(self._waiting[-1].values)
         if not is_immediate and len(self._waiting) < CHECK_EVERY:
             return True
         steps, self._waiting = self._waiting, []
@@ -122,6 +122,10 @@ class FiniteGuard:
                 if not _are_finite([grad for grad in grads if grad is not None]).all():
                     found.append(name)
         return found
+
+
+def _is_on_host(values: Tensor) -> bool:
+    return values.device.type == "cpu"
 
 
 def _are_finite(tensors: list[Tensor]) -> Tensor:
