@@ -24,11 +24,13 @@ from common.checkpoint import available_epochs, newest_snapshot
 from common.doctor.body_files import check_body_files
 from common.doctor.environment import check_environment
 from common.doctor.findings import Findings, report, write_report
+from common.doctor.motion import check_motion
 from common.doctor.picture import write_picture
 from common.doctor.snapshot import check_snapshot
 from common.doctor.subject import check_subject, frame_keys, readable
 from common.doctor.weights import check_weights
 from common.errors import run_command
+from common.motion import HandComponents
 from data.dataset import TRAIN_SPLITS, Subject
 from main import setup
 from main.config import ROOT, Config, Paths
@@ -74,9 +76,8 @@ def main(args: DoctorArgs) -> int:
     body = readable(lambda: load_body_data(setup.body_path(common), args.config.body.gender))
     subject = look_at_subject(findings, args, common, body) if args.subject_id is not None else None
     if args.motion_path is not None:
-        from common.doctor.motion import check_motion
-
-        check_motion(findings, args.motion_path)
+        components = HandComponents(setup.body_path(common), args.config.body.gender)
+        check_motion(findings, args.motion_path, components)
     snapshot = args.snapshot or newest(args, common)
     if snapshot is not None:
         frames = (
@@ -93,9 +94,12 @@ def main(args: DoctorArgs) -> int:
 
 def look_at_subject(
     findings: Findings, args: DoctorArgs, common: setup.SubjectArgs, body: BodyData | None
-) -> Subject:
-    """Check the subject and draw its picture."""
-    subject = setup.open_subject(common)
+) -> Subject | None:
+    """Check the subject and draw its picture; None if there is no such subject."""
+    findings.topic = f"subject ({args.subject_id})"
+    subject = findings.attempt("folder", lambda: setup.open_subject(common))
+    if subject is None:
+        return None
     model = None if body is None else BodyModel(body, 0)
 
     def bar(keys: list[tuple[str, int]]) -> Iterable[tuple[str, int]]:

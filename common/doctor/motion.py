@@ -10,17 +10,17 @@ from torch import Tensor
 
 from common.doctor.findings import Findings
 from common.joints import JOINTS
-from common.motion import Motion, load_motion
+from common.motion import HandComponents, Motion, load_motion
 
 JUMP_RAD, JUMP_M = 1.5, 0.5  # from frame to frame, of the root or a body joint
 MAX_ANGLE, MAX_TRANS_M, MAX_EXPR = 2 * math.pi, 100.0, 10.0
 N_BODY_JOINTS = 22
 
 
-def check_motion(findings: Findings, path: Path) -> None:
-    """Everything about one motion, of any format that can be played."""
+def check_motion(findings: Findings, path: Path, components: HandComponents | None = None) -> None:
+    """Everything about one motion, of any format that can be played; `components` expand hands given by PCA."""
     findings.topic = f"motion ({path})"
-    motion = findings.attempt("file", lambda: load_motion(path))
+    motion = findings.attempt("file", lambda: load_motion(path, components=components))
     if motion is None:
         return
     rate = f"{motion.fps:g} frames a second" if motion.fps else "frame rate not said"

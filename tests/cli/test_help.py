@@ -26,6 +26,7 @@ OPTIONS = {
     "tools/eval_xhumans.py": ["output_path", "subject_id"],
     "tools/prepare_body_model.py": ["human_model_path", "gender"],
     "tools/make_demo_subject.py": ["output", "size", "seed"],
+    "tools/doctor.py": ["subject_id", "motion_path", "snapshot", "human_model_path", "output", "json", "all"],
     "tools/export_smplx_model.py": ["output", "body"],
     "tools/diffused_skinning_weights/make_skinning_weight.py": ["human_model_path", "output", "resolution"],
 }
