@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from smplx.lbs import batch_rigid_transform
 from torch import Tensor, nn
 
+from common import gpu
 from common.body_model.body import BodyModel
 from common.body_model.identity import Identity
 from common.camera import Camera
@@ -17,6 +19,9 @@ from common.joints import N_BODY_POSE
 from common.pose import SmplxPose, rotation_to_6d
 from common.skinning_field import SkinningField
 from main.config import AvatarConfig
+
+if TYPE_CHECKING:
+    from common.gpu.net import PlaneCorners
 
 N_POSE_FEATURES = N_BODY_POSE * 6
 
@@ -104,6 +109,7 @@ class Avatar(nn.Module):
         self.register_buffer("face_offset", identity.face_offset)
         self.register_buffer("joint_offset", identity.joint_offset)
 
+        self._plane_corners: PlaneCorners | None = None  # where the GPU's kernels find the planes' features
         self._precompute(identity)
 
     @torch.no_grad()
@@ -141,13 +147,20 @@ class Avatar(nn.Module):
     def skinning_weights(self, mean: Tensor) -> Tensor:
         """Weights (N, 55): the body's own for hands and face, the diffused field's at `mean` elsewhere."""
         sampled = self.skinning_field.sample(
-            mean[self.diffused_index], torch.exp(self.scale.detach()[self.diffused_index])
+            mean.index_select(0, self.diffused_index),
+            torch.exp(self.scale.detach().index_select(0, self.diffused_index)),
         )
         return self.body.skinning_weights_high.index_copy(0, self.diffused_index, sampled)
 
     def triplane_features(self) -> Tensor:
         """Features (M, 96) of the vertices that can move with the pose: planes xy, xz, yz."""
         points = self.triplane_points[self.moving_index]
+        if gpu.is_on(points) and _is_power_of_two(self.triplane.shape[1]):
+            from common.gpu.net import plane_corners, sample_planes
+
+            if self._plane_corners is None:
+                self._plane_corners = plane_corners(points, self.triplane.shape[-1])
+            return sample_planes(self.triplane, self._plane_corners)
         grid = torch.stack([points[:, [0, 1]], points[:, [0, 2]], points[:, [1, 2]]])[:, :, None]
         features = F.grid_sample(self.triplane, grid, mode="bilinear", align_corners=False)  # (3, C, M, 1)
         return features.squeeze(3).permute(2, 0, 1).reshape(len(points), -1)
@@ -162,17 +175,14 @@ class Avatar(nn.Module):
             return torch.zeros_like(self.neutral_vertices)
         first, *rest = self.mean_offset_offset_net
         assert isinstance(first, nn.Linear)
-        dominant = weights.detach()[self.moving_index].argmax(1)
+        dominant = weights.detach().index_select(0, self.moving_index).argmax(1)
         pose_6d = rotation_to_6d(pose.body_rotation.detach())  # (21, 6)
         seen = self.body.kinematic_reach[:, 1 : 1 + N_BODY_POSE, None] * pose_6d  # (55, 21, 6)
         features = self.triplane_features()
         n_features = features.shape[1]
         by_joint = seen.reshape(len(seen), -1) @ first.weight[:, n_features:].T  # (55, hidden)
-        # Unlike by_joint[dominant], an embedding's backward pass is the same bit by bit every time.
-        pose_part = F.embedding(dominant, by_joint)
-        hidden = F.linear(features, first.weight[:, :n_features], first.bias) + pose_part
-        for layer in rest:
-            hidden = layer(hidden)
+        hidden = F.linear(features, first.weight[:, :n_features], first.bias) + _pick(by_joint, dominant)
+        hidden = _hidden_layers(hidden, rest)
         offset = hidden / self.config.offset_divisor
         return torch.zeros_like(self.neutral_vertices).index_copy(0, self.moving_index, offset)
 
@@ -209,8 +219,38 @@ class Avatar(nn.Module):
         )
 
 
+def _pick(table: Tensor, index: Tensor) -> Tensor:
+    """Rows of a table (55, C) by index (M,); the backward pass is the same bit by bit every time."""
+    if gpu.is_on(table):
+        from common.gpu.net import PickRows
+
+        return PickRows.apply(table, index)
+    return F.embedding(index, table)  # unlike table[index]
+
+
+def _is_power_of_two(n: int) -> bool:
+    return n & (n - 1) == 0
+
+
+def _hidden_layers(hidden: Tensor, layers: list[nn.Module]) -> Tensor:
+    """The offset net after its first linear layer: group norm, ReLU, linear, three times."""
+    for layer in layers:
+        if isinstance(layer, nn.GroupNorm) and gpu.is_on(hidden):
+            if _is_power_of_two(layer.num_channels) and _is_power_of_two(layer.num_groups):
+                from common.gpu.net import group_norm_relu
+
+                hidden = group_norm_relu(hidden, layer.weight, layer.bias, layer.num_groups, layer.eps)
+                continue
+        hidden = layer(hidden)
+    return hidden
+
+
 def joint_transforms(rotation: Tensor, joints: Tensor, parents: Tensor) -> Tensor:
     """Transforms (55, 4, 4) from the zero pose to the pose `rotation` (55, 3, 3), about `joints` (55, 3)."""
+    if gpu.is_on(rotation):
+        from common.gpu.kinematics import rigid_transforms
+
+        return rigid_transforms(rotation, joints, parents)[1]
     _, transform = batch_rigid_transform(rotation[None], joints[None], parents, dtype=joints.dtype)
     return transform[0]
 

@@ -6,12 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common import gpu
+from common.constants import constant
+
 MASK_THRESHOLD = 0.9  # a pixel belongs to the avatar where its mask is above this
 
 
 def sobel_magnitude(image: Tensor) -> Tensor:
     """Mean over channels of the Sobel gradient's norm (kernel / 8, replicate padding): (C, H, W) -> (H, W)."""
-    kernel = image.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
+    kernel = constant(((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0)), image) / 8
     kernels = torch.stack([kernel, kernel.T])[:, None]
     gradient = F.conv2d(F.pad(image[:, None], (1, 1, 1, 1), mode="replicate"), kernels)  # (C, 2, H, W)
     return gradient.square().sum(1).sqrt().mean(0)
@@ -34,6 +37,30 @@ def dilate(mask: Tensor, kernel_size: int) -> Tensor:
     return F.max_pool2d(mask[None], kernel_size, stride=1, padding=kernel_size // 2)[0]
 
 
+def dilation_reach(mask: Tensor, ratio: float) -> Tensor:
+    """Half of `dilation_kernel_size` (an integer without dimensions), found without asking the device."""
+    sides = []
+    for axis in (0, 1):
+        is_in = (mask.squeeze(0) > MASK_THRESHOLD).any(axis)
+        place = torch.arange(len(is_in), device=mask.device)
+        last = torch.where(is_in, place, -1).amax()
+        sides.append(last - torch.where(is_in, place, len(is_in)).amin() + 1)
+    side = torch.maximum(*sides)
+    return torch.where(side > 0, (side.double() * ratio).round().long() // 2, 0)
+
+
+def dilate_by(mask: Tensor, reach: Tensor) -> Tensor:
+    """`dilate` of a 0/1 mask (1, H, W) by a square of size 2 reach + 1, whose reach only the device knows."""
+    for axis in (1, 2):
+        size = mask.shape[axis]
+        place = torch.arange(size, device=mask.device)
+        before = F.pad(mask.movedim(axis, -1).cumsum(-1), (1, 0))  # how many ones there are before each place
+        upper = before.index_select(-1, (place + reach + 1).clamp(max=size))
+        lower = before.index_select(-1, (place - reach).clamp(min=0))
+        mask = (upper > lower).to(mask.dtype).movedim(-1, axis)
+    return mask
+
+
 @torch.no_grad()
 def boundary_map(
     positions: Tensor, mask: Tensor, face_mask: Tensor, threshold: float, ratio: float
@@ -45,4 +72,7 @@ def boundary_map(
     """
     is_boundary = sobel_magnitude(positions)[None] > threshold
     is_face = face_mask > MASK_THRESHOLD
-    return dilate((is_boundary & ~is_face).to(mask.dtype), dilation_kernel_size(mask, ratio))
+    start = (is_boundary & ~is_face).to(mask.dtype)
+    if gpu.is_on(mask):
+        return dilate_by(start, dilation_reach(mask, ratio))
+    return dilate(start, dilation_kernel_size(mask, ratio))

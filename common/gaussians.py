@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -24,9 +25,14 @@ class Gaussians:
     def select(self, index: Tensor) -> Gaussians:
         """The subset at `index` (bool mask (N,) or indices)."""
         return Gaussians(
-            mean=self.mean[index],
-            scale=self.scale[index],
-            rgb=self.rgb[index],
-            rotation=None if self.rotation is None else self.rotation[index],
-            opacity=None if self.opacity is None else self.opacity[index],
+            mean=rows(self.mean, index),
+            scale=rows(self.scale, index),
+            rgb=rows(self.rgb, index),
+            rotation=None if self.rotation is None else rows(self.rotation, index),
+            opacity=None if self.opacity is None else rows(self.opacity, index),
         )
+
+
+def rows(values: Tensor, which: Tensor) -> Tensor:
+    """Rows of `values` by index, or where a bool mask is true; unlike a mask, indices need no word from the GPU."""
+    return values[which] if which.dtype == torch.bool else values.index_select(0, which)

@@ -20,6 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common import gpu
+from common.constants import constant
+from common.gaussians import rows
+
 # LPIPS or None: two image batches (B, 3, H, W) in [0, 1] -> one number per image (B,).
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 
@@ -28,7 +32,7 @@ def gaussian_window(size: int, sigma: float, like: Tensor) -> Tensor:
     """Normalised 1D Gaussian (size,) centred on its middle, in the dtype and on the device of `like`."""
     position = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     window = torch.exp(-position.square() / (2 * sigma**2))
-    return (window / window.sum()).to(dtype=like.dtype, device=like.device)
+    return constant(tuple((window / window.sum()).tolist()), like)
 
 
 def gaussian_filter(images: Tensor, size: int = 11, sigma: float = 1.5, padding: int = 0) -> Tensor:
@@ -79,6 +83,10 @@ def differing_box(x: Tensor, y: Tensor, margin: int) -> tuple[slice, slice]:
 
 def dissimilarity_map(x: Tensor, y: Tensor, radius: int = 5) -> Tensor:
     """1 - SSIM map of images (..., H, W), computed only where it is not 0: within a window of a difference."""
+    if gpu.is_on(x):
+        from common.gpu.ssim import dissimilarity
+
+        return dissimilarity(x, y, gaussian_window(2 * radius + 1, 1.5, x), 1e-4, 9e-4)
     height, width = x.shape[-2:]
     rows, columns = differing_box(
         x, y, margin=2 * radius
@@ -128,10 +136,26 @@ def image_losses(
     losses: dict[str, Tensor] = {}
     for names in by_size.values():
         x = torch.stack([pairs[name][0] for name in names])
-        y = torch.stack([pairs[name][1] for name in names])
-        loss = image_loss(x, y, perceptual, l1_factor, ssim_factor, perceptual_factor)
+        targets = [pairs[name][1] for name in names]
+        loss = image_loss(
+            x,
+            torch.stack(targets),
+            _of_targets(perceptual, targets),
+            l1_factor,
+            ssim_factor,
+            perceptual_factor,
+        )
         losses.update(zip(names, loss.unbind(0), strict=True))
     return {name: losses[name] for name in pairs}
+
+
+def _of_targets(perceptual: Perceptual | None, targets: list[Tensor]) -> Perceptual | None:
+    """The perceptual loss; one that can, is told which of the targets are the same image."""
+    if perceptual is None or not hasattr(perceptual, "at_once"):
+        return perceptual
+    different = list({id(target): target for target in targets}.values())
+    which = [next(i for i, other in enumerate(different) if other is target) for target in targets]
+    return lambda x, _: perceptual(x, torch.stack(different), which)  # type: ignore[call-arg]
 
 
 def photo_weight(boundary: Tensor, boundary_factor: float = 0.1) -> Tensor:
@@ -174,6 +198,8 @@ def depth_loss(depth: Tensor, target: Tensor, eps: float = 1e-4, variance_factor
         low, high = values.min(), values.max()
         return (values - low) / (high - low + eps)
 
+    if gpu.is_on(depth):
+        return _depth_loss_without_branches(depth, target, eps, variance_factor)
     nothing = depth.sum() * 0
     is_valid = (depth > 0) & (target > 0)
     if not is_valid.any():
@@ -185,6 +211,25 @@ def depth_loss(depth: Tensor, target: Tensor, eps: float = 1e-4, variance_factor
     difference = reference[is_positive].log() - output[is_positive].log()
     error = difference.square().mean() - variance_factor * difference.mean().square()
     return error.sqrt() if error > 0 else nothing
+
+
+def _depth_loss_without_branches(depth: Tensor, target: Tensor, eps: float, variance_factor: float) -> Tensor:
+    """`depth_loss` in fixed shapes, for CUDA graphs."""
+    is_valid = (depth > 0) & (target > 0)
+
+    def normalised(values: Tensor) -> Tensor:
+        low = torch.where(is_valid, values, torch.inf).amin()
+        high = torch.where(is_valid, values, -torch.inf).amax()
+        return (torch.where(is_valid, values, low) - low) / (high - low + eps)
+
+    output, reference = normalised(depth), normalised(target)
+    is_positive = is_valid & (output > 0) & (reference > 0)
+    count = is_positive.sum().clamp(min=1)
+    output, reference = (torch.where(is_positive, values, 1.0) for values in (output, reference))
+    difference = reference.log() - output.log()  # 0 where it does not count
+    error = difference.square().sum() / count - variance_factor * (difference.sum() / count).square()
+    is_error = error > 0
+    return torch.where(is_error, torch.where(is_error, error, 1.0).sqrt(), 0.0)
 
 
 def normal_loss(normal: Tensor, target: Tensor) -> Tensor:
@@ -270,16 +315,23 @@ def hand_rgb_tv_reg(hand_images: Tensor, hand_masks: Tensor, threshold: float = 
     return total_variation(hand_images, is_hand)
 
 
-def hand_rgb_reg(rgb: Tensor, rgb_aux: Tensor, is_hand: Tensor) -> Tensor:
-    """Squared difference of a hand's colours to its auxiliary ones (constant); both activated, (N, 3)."""
-    return (rgb[is_hand] - rgb_aux[is_hand].detach()).square()
+def hand_rgb_reg(rgb: Tensor, rgb_aux: Tensor, hand: Tensor) -> Tensor:
+    """Squared difference of a hand's colours to its auxiliary ones (constant); both activated, (N, 3).
+
+    `hand`: indices or a bool mask of the hands' Gaussians.
+    """
+    return (rows(rgb, hand) - rows(rgb_aux, hand).detach()).square()
 
 
-def mouth_in_rgb_reg(rgb: Tensor, is_mouth_inside: Tensor, is_mouth_outside: Tensor) -> Tensor:
-    """Squared difference of the mouth's inner colours to the mean colour around it (constant), (M, 3)."""
-    if not is_mouth_outside.any():
-        return rgb[is_mouth_inside] * 0
-    return (rgb[is_mouth_inside] - rgb[is_mouth_outside].mean(0).detach()).square()
+def mouth_in_rgb_reg(rgb: Tensor, mouth_inside: Tensor, mouth_outside: Tensor) -> Tensor:
+    """Squared difference of the mouth's inner colours to the mean colour around it (constant), (M, 3).
+
+    `mouth_inside`, `mouth_outside`: indices or bool masks.
+    """
+    inside, outside = rows(rgb, mouth_inside), rows(rgb, mouth_outside)
+    if len(outside) == 0:
+        return inside * 0
+    return (inside - outside.mean(0).detach()).square()
 
 
 def reduce_terms(terms: Mapping[str, Tensor], factors: Mapping[str, float]) -> dict[str, Tensor]:

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from common import gpu
+
 MAX_NEIGHBOURS = 10  # SPEC 7: neighbour lists hold at most 10 neighbours per vertex
 
 
@@ -99,6 +101,10 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
 
     As published, sums shorter than 1e-6 m^2 (twice the area of the faces around) are divided by 1e-6 instead.
     """
+    if gpu.is_on(vertices) and vertices.ndim == 2:
+        from common.gpu.mesh import vertex_normals as on_gpu
+
+        return on_gpu(vertices, faces)
     corners = vertices.index_select(-2, faces.reshape(-1)).unflatten(-2, (-1, 3))  # (..., F, 3, 3)
     a, b, c = corners.unbind(-2)
     face_normals = torch.linalg.cross(b - a, c - a)
@@ -173,10 +179,12 @@ def laplacian(x: Tensor, lists: NeighbourLists) -> Tensor:
     """L(x) = x minus the mean of its listed neighbours, for x (V, C) (SPEC 7)."""
     if x.ndim != 2 or x.shape[0] != lists.index.shape[0]:
         raise ValueError(f"x has shape {tuple(x.shape)}, expected ({lists.index.shape[0]}, C)")
-    sums = _WeightedNeighbours.apply(
-        x.contiguous(), lists.index, lists.weight, lists.back_index, lists.back_offset, lists.back_weight
-    )
-    return x + sums
+    arrays = (lists.index, lists.weight, lists.back_index, lists.back_offset, lists.back_weight)
+    if gpu.is_on(x):
+        from common.gpu.mesh import laplacian as on_gpu
+
+        return on_gpu(x, *arrays)
+    return x + _WeightedNeighbours.apply(x.contiguous(), *arrays)
 
 
 def grow_rings(mask: Tensor, lists: NeighbourLists, n_rings: int) -> Tensor:

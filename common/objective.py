@@ -12,6 +12,7 @@ from common.avatar import Avatar, PosedAvatar
 from common.body_model.body import BodyModel
 from common.losses import Perceptual
 from common.mesh import laplacian
+from common.pose import SmplxPose
 from common.renders import (
     BodyRender,
     BoundarySettings,
@@ -32,6 +33,9 @@ class Smoothness:
 
     weight: Tensor  # (N, 1)
     is_kept: Tensor  # (N,) bool: hands, eyes and expression vertices keep the template's detail
+    hand: Tensor  # indices of either hand
+    mouth_inside: Tensor  # indices
+    mouth_outside: Tensor
 
 
 def make_smoothness(body: BodyModel, config: LossConfig) -> Smoothness:
@@ -46,7 +50,11 @@ def make_smoothness(body: BodyModel, config: LossConfig) -> Smoothness:
         config.geometry_weight_face,
         config.geometry_weight_hand,
     )
-    return Smoothness(weight, parts.hand | parts.eye | parts.expression)
+    return Smoothness(
+        weight,
+        parts.hand | parts.eye | parts.expression,
+        *(part.nonzero().squeeze(1) for part in (parts.hand, parts.mouth_inside, parts.mouth_outside)),
+    )
 
 
 class Objective:
@@ -68,12 +76,12 @@ class Objective:
         self.perceptual = perceptual
         self.smoothness = make_smoothness(self.body, config)
 
-    def training(self, frame: Frame) -> Losses:
-        """All terms of a captured or generated frame."""
+    def training(self, frame: Frame, pose: SmplxPose | None = None) -> Losses:
+        """All terms of a captured or generated frame; without `pose` the frame's own of the table."""
         if self.initial_rgb is None:
             raise ValueError("training needs the initial colours")
         config = self.config
-        pose = self.model.smplx_param_dict.pose(frame.split, frame.index)
+        pose = pose or self.model.smplx_param_dict.pose(frame.split, frame.index)
         posed = self.avatar(pose, frame.camera)
         renders = render_training(
             posed,
@@ -92,9 +100,10 @@ class Objective:
         )
         return {**terms, **self._part_terms(renders, frame), **self.smoothness_terms(posed, renders)}
 
-    def fitting(self, frame: Frame) -> Losses:
-        """The terms of pose fitting: images and geometry, all with weight 1."""
-        posed = self.avatar(self.model.smplx_param_dict.pose(frame.split, frame.index), frame.camera)
+    def fitting(self, frame: Frame, pose: SmplxPose | None = None) -> Losses:
+        """The terms of pose fitting: images and geometry, all with weight 1; `pose` as in `training`."""
+        pose = pose or self.model.smplx_param_dict.pose(frame.split, frame.index)
+        posed = self.avatar(pose, frame.camera)
         renders = render_fit(posed, self.body, frame.camera)
         images = {
             "img": (_on_photo(renders.base, frame), frame.image),
@@ -182,7 +191,7 @@ class Objective:
     def smoothness_terms(self, posed: PosedAvatar, renders: TrainingRenders) -> Losses:
         """Laplacian terms and the colour priors of hands and mouth."""
         body, avatar, smoothness = self.body, self.avatar, self.smoothness
-        parts, rgb = body.parts_high, posed.appearance.rgb
+        rgb = posed.appearance.rgb
 
         def smooth(x: Tensor) -> Tensor:
             return laplacian(x, body.neighbours_high)
@@ -201,8 +210,10 @@ class Objective:
             "lap_scale": losses.lap_scale(smooth(posed.scale), low_scale),
             "lap_rgb": losses.lap_rgb(smooth(rgb)),
             "hand_rgb_tv_reg": losses.hand_rgb_tv_reg(renders.hands.image, renders.hands.mask),
-            "hand_rgb_reg": losses.hand_rgb_reg(rgb, posed.appearance.rgb_aux, parts.hand),
-            "mouth_in_rgb_reg": losses.mouth_in_rgb_reg(rgb, parts.mouth_inside, parts.mouth_outside),
+            "hand_rgb_reg": losses.hand_rgb_reg(rgb, posed.appearance.rgb_aux, smoothness.hand),
+            "mouth_in_rgb_reg": losses.mouth_in_rgb_reg(
+                rgb, smoothness.mouth_inside, smoothness.mouth_outside
+            ),
         }
         return losses.reduce_terms(terms, self._factors(terms))
 

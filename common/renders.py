@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from common import gpu
 from common.avatar import PosedAvatar
 from common.body_model.body import BodyModel
 from common.boundary import boundary_map
 from common.camera import Camera
+from common.constants import constant
 from common.gaussians import Gaussians
 from common.mesh import vertex_normals
 from common.rasterizer import interpolate_mesh, rasterize, rasterize_mesh
+from common.rasterizer.mesh import NEAR_M
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class HandRender:
 def normal_channel(mean: Tensor, body: BodyModel, camera: Camera) -> Channel:
     """Normals (nx, -ny, -nz) in camera space of the surface through the Gaussians' means."""
     normals = camera.rotate_to_camera(vertex_normals(mean, body.faces_high))
-    return Channel(normals * normals.new_tensor([1.0, -1.0, -1.0]))
+    return Channel(normals * constant((1.0, -1.0, -1.0), normals))
 
 
 def view_channels(gaussians: Gaussians, body: BodyModel, camera: Camera) -> dict[str, Channel]:
@@ -156,8 +159,8 @@ def boundary_channel(neutral_mean: Tensor) -> Channel:
 def render_hands(gaussians: Gaussians, body: BodyModel, camera: Camera) -> HandRender:
     """Right and left hand, each in a pass of its own."""
     images, masks = [], []
-    for is_hand in (body.parts_high.right_hand, body.parts_high.left_hand):
-        hand = gaussians.select(is_hand.nonzero().squeeze(1))
+    for index in (body.right_hand_index, body.left_hand_index):
+        hand = gaussians.select(index)
         rendered = render(
             hand,
             camera,
@@ -174,6 +177,10 @@ def render_hands(gaussians: Gaussians, body: BodyModel, camera: Camera) -> HandR
 @torch.no_grad()
 def mesh_masks(vertices: Tensor, faces: Tensor, camera: Camera, attributes: Tensor) -> Tensor:
     """Per-vertex attributes (V, A) of the nearest surface, (A, H, W); vertices (V, 3) in world space."""
+    if gpu.is_on(vertices):
+        from common.gpu.triangles import draw_attributes
+
+        return draw_attributes(camera.world_to_camera(vertices), faces, camera, attributes, NEAR_M)
     fragments = rasterize_mesh(camera.world_to_camera(vertices), faces, camera)
     return interpolate_mesh(fragments, attributes)
 

@@ -7,7 +7,8 @@ is captured there is no repeating: if a replay finds more pairs than fit, its im
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,6 +26,7 @@ CELL_PIXELS = 16
 SEGMENT = 256  # slots that the backward walks in one piece
 MAX_PAIRS = 2**28  # memory: about 40 bytes a pair, more with many channels
 SPARE = 1.15  # capacity over what was last needed
+GRAPH_SPARE = 1.2  # again, for what a graph's other frames need
 ROUNDING = 16384  # of capacities
 FIRST_GUESS = 3  # pairs for every Gaussian
 LARGEST_INT16 = 2**15 - 1
@@ -84,6 +86,20 @@ class Trail:
     start: Tensor  # (n_cells,) int32 cells whose lists are not empty
     place: Tensor  # (most checkpoints, 2) int32 cell, slot
     checkpoint: Tensor  # (most checkpoints, C + 1, 16)
+
+
+_watchers: list[list[tuple[Tensor, int]]] = []  # innermost last: (number of pairs, capacity) of each call
+
+
+@contextmanager
+def watched_lists() -> Iterator[list[tuple[Tensor, int]]]:
+    """Within it, every call's number of pairs (1,), on the device, and its capacity are added to the list."""
+    seen: list[tuple[Tensor, int]] = []
+    _watchers.append(seen)
+    try:
+        yield seen
+    finally:
+        _watchers.pop()
 
 
 _capacities: dict[tuple[torch.device, int, int, int], int] = {}
@@ -276,11 +292,15 @@ def _draw(
     key = (device, n, splats.camera.height, splats.camera.width)
     capacity = _capacities.get(key, _rounded(FIRST_GUESS * n))
     is_capturing = _is_capturing(device)
+    if is_capturing:
+        capacity = _rounded(GRAPH_SPARE * capacity)
     on_host, event = (None, None) if is_capturing else _announced(footprints.end[n - 1 :])
     while True:
         lists = _list(footprints, tiles_x, n_tiles, capacity)
         image, trail = _blend(splats, footprints, lists, channels, keep)
         if on_host is None:
+            for watcher in _watchers[-1:]:
+                watcher.append((footprints.end[n - 1 :], capacity))
             return image, footprints, lists, trail
         if event is not None:
             event.synchronize()

@@ -1,0 +1,229 @@
+"""A training step as a CUDA graph: the plain step's numbers without its thousands of launches.
+
+One graph for each kind and size of frame holds everything: pose, avatar, renders, losses, gradients and Adam. A
+frame is copied into the graph's own tensors and the graph is replayed; nothing waits for the host.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common import gpu
+from common.fast_adam import AvatarAdam, PoseAdam
+from common.objective import Objective
+from common.optimizer import PersonAdam
+from common.perceptual import Lpips
+from common.pose import SmplxPose
+from common.pose_table import pose_of_row
+from data.dataset import Frame
+from data.packed_frame import PackedFrame, StaticFrame, pack
+
+MAX_IN_FLIGHT = 8  # steps that the host may be ahead of the device
+MAX_GRAPHS = 8  # kinds and sizes of frames
+Losses = dict[str, Tensor]
+Kind = tuple[bool, int, int]  # captured, height, width
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Graph:
+    """A captured step."""
+
+    static: StaticFrame
+    graph: torch.cuda.CUDAGraph
+    names: tuple[str, ...]
+    terms: Tensor  # (terms,)
+
+
+@dataclass
+class _Step:
+    """A step that may still be at work."""
+
+    packed: PackedFrame
+    factor: float
+    terms: Tensor  # (terms,) of this step
+    is_left_out: Tensor  # (1,) on the host, once the event has come
+    event: torch.cuda.Event
+
+
+class FastStep:
+    """Steps of a training or a pose fit on CUDA.
+
+    Lists of (Gaussian, tile) pairs have fixed room in a graph. Where a frame needs more, its step and those
+    after it change nothing; the host sees that a few steps later, makes room and repeats them.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        is_fit: bool,
+        optimizer: PersonAdam,
+        base_lr: dict[str, float],
+        low_memory: bool,
+    ) -> None:
+        self.optimizer, self.base_lr = optimizer, base_lr
+        self.table = objective.model.smplx_param_dict
+        self.objective = copy.copy(objective)
+        if isinstance(objective.perceptual, Lpips):
+            self.objective.perceptual = self._half_precision(objective.perceptual, low_memory)
+        self.losses: Callable[[Frame, SmplxPose], Losses] = (
+            self.objective.fitting if is_fit else self.objective.training
+        )
+        self.device = objective.avatar.mean_offset.device
+        self.stream = torch.cuda.Stream(self.device)
+        self.pool = torch.cuda.graph_pool_handle()
+        self.graphs: dict[Kind, _Graph] = {}
+        self.waiting: deque[_Step] = deque()
+        self.is_attached = False
+        self.factor: float | None = None
+        optimizer.register_state_dict_post_hook(self._with_own_state)
+        optimizer.register_load_state_dict_post_hook(self._forget_state)
+
+    @staticmethod
+    def _half_precision(exact: Lpips, low_memory: bool) -> nn.Module:
+        from common.gpu.perceptual import HalfLpips
+
+        has_bf16 = torch.cuda.get_device_capability() >= (8, 0)
+        return HalfLpips(exact, 1 if low_memory else 3, torch.bfloat16 if has_bf16 else torch.float16)
+
+    def __call__(self, frame: Frame | PackedFrame, factor: float) -> Losses:
+        """One step at `factor` times the learning rates; its loss terms, on the device.
+
+        The terms of a step that will be repeated are those of the step before it.
+        """
+        packed = frame if isinstance(frame, PackedFrame) else pack(frame.to("cpu"))
+        self._attach()
+        graph = self._graph(packed)
+        terms = torch.empty_like(graph.terms)
+        self._replay(packed, factor, terms)
+        self._look_back(MAX_IN_FLIGHT)
+        return dict(zip(graph.names, terms.unbind(0), strict=True))
+
+    def settle(self) -> None:
+        """Wait until every step so far has been made."""
+        self._look_back(0)
+
+    def _replay(self, packed: PackedFrame, factor: float, terms: Tensor) -> None:
+        graph = self._graph(packed)
+        if factor != self.factor:
+            self.factor = factor
+            self.avatar_adam.set_rates(factor)
+            self.pose_adam.set_rates(factor)
+        graph.static.fill(packed)
+        self.row_index.fill_(self.rows_of[packed.split, packed.index])
+        graph.graph.replay()
+        terms.copy_(graph.terms)
+        is_left_out = torch.empty(1, pin_memory=True)
+        is_left_out.copy_(self.is_left_out, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self.waiting.append(_Step(packed, factor, terms, is_left_out, event))
+
+    def _look_back(self, most: int) -> None:
+        """Make sure of the oldest steps until at most so many are left to be looked at."""
+        while self.waiting and (len(self.waiting) > most or self.waiting[0].event.query()):
+            step = self.waiting[0]
+            step.event.synchronize()
+            if not float(step.is_left_out):
+                self.waiting.popleft()
+                continue
+            torch.cuda.synchronize(self.device)
+            again = list(self.waiting)
+            self.waiting.clear()
+            self.is_left_out.zero_()
+            self.graphs.pop(_kind(step.packed), None)  # the next one measures how much room it needs
+            logger.debug("%s needs more room in the lists of the rasterizer", step.packed.name)
+            for one in again:
+                self._replay(one.packed, one.factor, one.terms)
+
+    def _attach(self) -> None:
+        """Take parameters and moments over into tensors that stay where they are."""
+        if self.is_attached:
+            return
+        self.rows = self.table.pack()
+        self.rows_of = {key: i for i, key in enumerate(self.table.named_frames())}
+        self.row_index = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self.is_left_out = torch.zeros(1, device=self.device)
+        self.pose_adam = PoseAdam(self.optimizer, self.table, self.rows, self.base_lr)
+        in_table = {id(parameter) for parameter in self.table.parameters()}
+        groups = [g for g in self.optimizer.param_groups if id(g["params"][0]) not in in_table]
+        self.avatar_adam = AvatarAdam(self.optimizer, groups, self.base_lr)
+        self.graphs.clear()
+        self.factor = None
+        self.is_attached = True
+
+    def _with_own_state(self, optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
+        """The optimiser's state dict with this step's moments in the published layout."""
+        if not self.is_attached:
+            return state
+        self.settle()
+        return {**state, "state": {**self.avatar_adam.state(), **self.pose_adam.state()}}
+
+    def _forget_state(self, optimizer: Any) -> None:
+        self.waiting.clear()
+        self.is_attached = False
+
+    def _compute(self, frame: Frame) -> tuple[tuple[str, ...], Tensor, Tensor, list[Tensor | None], Tensor]:
+        """Names and values of the terms, gradients of the row and of the avatar, and whether lists overflowed."""
+        from common.rasterizer.triton_backend import watched_lists
+
+        row = self.rows.index_select(0, self.row_index).squeeze(0).detach().requires_grad_()
+        with gpu.kernels(), watched_lists() as lists:
+            terms = self.losses(frame, pose_of_row(row))
+            values = torch.stack(list(terms.values()))
+            d_row, *grads = torch.autograd.grad(
+                values.sum(), [row, *self.avatar_adam.parameters], allow_unused=True
+            )
+        is_too_much = (
+            torch.stack([total > room for total, room in lists]).any() if lists else row.new_zeros(())
+        )
+        return tuple(terms), values.detach(), d_row, grads, is_too_much.to(torch.float32)
+
+    def _step(self, frame: Frame, last: Tensor | None) -> tuple[tuple[str, ...], Tensor]:
+        """The whole step; with `last` None nothing is updated."""
+        names, values, d_row, grads, is_too_much = self._compute(frame)
+        if last is None:
+            return names, values
+        self.is_left_out.copy_(torch.maximum(self.is_left_out, is_too_much))
+        self.avatar_adam.step(grads, self.is_left_out)
+        self.pose_adam.step(self.row_index, d_row, self.is_left_out)
+        last.copy_(torch.where(self.is_left_out > 0, last, values))
+        return names, last
+
+    def _graph(self, packed: PackedFrame) -> _Graph:
+        kind = _kind(packed)
+        if kind not in self.graphs:
+            if len(self.graphs) >= MAX_GRAPHS:
+                self.settle()
+                self.graphs.pop(next(iter(self.graphs)))
+            self.graphs[kind] = self._capture(packed)
+        return self.graphs[kind]
+
+    def _capture(self, packed: PackedFrame) -> _Graph:
+        static = StaticFrame(packed, self.device)
+        static.fill(packed)
+        self.row_index.fill_(self.rows_of[packed.split, packed.index])
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            names, values = self._step(static.frame, None)  # measures, compiles, allocates what stays
+            last = values.clone()
+            del values
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
+        torch.cuda.synchronize(self.device)
+        torch.cuda.empty_cache()  # what the graph needs it allocates for itself
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+            self._step(static.frame, last)
+        return _Graph(static, graph, names, last)
+
+
+def _kind(packed: PackedFrame) -> Kind:
+    return packed.is_captured, packed.height, packed.width

@@ -1,0 +1,172 @@
+"""The GPU's kernels against the plain functions: on a GPU, or in Triton's interpreter (run by test_interpreted.py)."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytest.importorskip("triton", reason="Triton is not installed")
+HAS_GPU = torch.cuda.is_available()
+if not HAS_GPU and os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("no CUDA device; test_interpreted.py runs these tests", allow_module_level=True)
+
+from common.camera import Camera  # noqa: E402
+from common.gpu import lookup, mesh, net, ssim, triangles  # noqa: E402
+from common.gpu.perceptual import HalfLpips  # noqa: E402
+from common.losses import gaussian_window, ssim_map  # noqa: E402
+from common.mesh import laplacian, neighbour_lists, vertex_normals  # noqa: E402
+from common.perceptual import Lpips  # noqa: E402
+from common.rasterizer import interpolate_mesh, rasterize_mesh  # noqa: E402
+from common.rasterizer.mesh import NEAR_M  # noqa: E402
+from common.skinning_lookup import look_up_torch  # noqa: E402
+from tests.meshes import icosahedron  # noqa: E402
+
+DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
+
+
+def rand(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def on_device(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return tuple(tensor.to(DEVICE) for tensor in tensors)
+
+
+def gradients(function, *inputs: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Value, and gradients of a fixed random sum of it to those inputs that are floating-point, on the CPU."""
+    leaves = [x.clone().requires_grad_(x.is_floating_point()) for x in inputs]
+    value = function(*leaves)
+    weight = rand(*value.shape, seed=9).to(value)
+    (value * weight).sum().backward()
+    return value.detach().cpu(), [leaf.grad.cpu() for leaf in leaves if leaf.grad is not None]
+
+
+def check(kernel, plain, *inputs: torch.Tensor, tolerance: float = 2e-5) -> None:
+    found, found_gradients = gradients(kernel, *on_device(*inputs))
+    expected, expected_gradients = gradients(
+        plain, *[x.double() if x.is_floating_point() else x for x in inputs]
+    )
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+    assert len(found_gradients) == len(expected_gradients) > 0
+    for a, b in zip(found_gradients, expected_gradients, strict=True):
+        assert (a - b).abs().max() <= tolerance * b.abs().max()
+
+
+def test_lookups_inside_at_the_border_and_outside() -> None:
+    size, n_joints = (5, 6, 7), 11
+    table = rand(*size, n_joints)
+    points = rand(37, 3, seed=1) * (torch.tensor(size) + 2) - 1.5
+    steps = rand(37, 1, seed=2).expand(-1, 3) * torch.tensor([0.9, 0.4, 0.1])
+    tables = {torch.float32: table.to(DEVICE), torch.float64: table.double()}
+
+    def plain(x):
+        return F.normalize(look_up_torch(tables[x.dtype], x, steps.to(x)), p=1.0, dim=1)
+
+    check(lambda x: lookup.look_up_normalised(tables[x.dtype], x, steps.to(x)), plain, points)
+
+
+def test_vertex_normals_with_a_vertex_of_no_face_and_a_tiny_face() -> None:
+    vertices, faces = map(torch.as_tensor, icosahedron())
+    n = len(vertices)
+    tiny = torch.tensor([[0.0, 0.0, 0.0], [1e-4, 0.0, 0.0], [0.0, 1e-4, 0.0], [2.0, 2.0, 2.0]])
+    vertices = torch.cat([vertices.float() + 0.1 * rand(*vertices.shape), tiny])
+    around = torch.cat([faces.long(), torch.tensor([[n, n + 1, n + 2]])])
+    there = around.to(DEVICE)
+    check(lambda x: mesh.vertex_normals(x, there), lambda x: vertex_normals(x, around), vertices)
+
+
+@pytest.mark.parametrize("width", [1, 3, 10])
+def test_laplacian(width: int) -> None:
+    vertices, faces = map(torch.as_tensor, icosahedron())
+    lists = neighbour_lists(faces, len(vertices), cap=4)
+    there = [
+        t.to(DEVICE)
+        for t in (lists.index, lists.weight, lists.back_index, lists.back_offset, lists.back_weight)
+    ]
+    check(lambda x: mesh.laplacian(x, *there), lambda x: laplacian(x, lists), rand(len(vertices), width))
+
+
+def test_dissimilarity_of_images_smaller_and_larger_than_the_window() -> None:
+    for height, width in ((7, 5), (19, 23)):
+        x, y = rand(2, 3, height, width), rand(2, 3, height, width, seed=1)
+        y[..., :4] = x[..., :4]
+
+        def kernel(x, y=y):
+            return ssim.dissimilarity(x, y.to(x), gaussian_window(11, 1.5, x), 1e-4, 9e-4)
+
+        check(kernel, lambda x, y=y: 1 - ssim_map(x, y.to(x)), x, tolerance=1e-4)
+
+
+def test_planes_sampled_at_fixed_points() -> None:
+    points, planes = rand(45, 3) * 2.4 - 1.2, rand(3, 8, 6, 6, seed=1)
+
+    def plain(planes):
+        at = points.to(planes)
+        grid = torch.stack([at[:, [0, 1]], at[:, [0, 2]], at[:, [1, 2]]])[:, :, None]
+        features = F.grid_sample(planes, grid, mode="bilinear", align_corners=False)
+        return features.squeeze(3).permute(2, 0, 1).reshape(len(points), -1)
+
+    corners = net.plane_corners(points.to(DEVICE), 6)
+    check(lambda planes: net.sample_planes(planes, corners), plain, planes)
+
+
+def test_group_norm_and_relu() -> None:
+    x, weight, bias = rand(41, 16) * 3, rand(16, seed=1) + 0.5, rand(16, seed=2) - 0.5
+    check(
+        lambda x, weight, bias: net.group_norm_relu(x, weight, bias, 4, 1e-5),
+        lambda x, weight, bias: F.relu(F.group_norm(x, 4, weight, bias, 1e-5)),
+        x, weight, bias,
+    )  # fmt: skip
+
+
+def test_picked_rows() -> None:
+    index = torch.tensor([2, 0, 2, 2, 1])
+    check(lambda table: net.PickRows.apply(table, index.to(DEVICE)), lambda table: table[index], rand(4, 3))
+
+
+def test_triangles_equal_the_cpu_s() -> None:
+    vertices, faces = map(torch.as_tensor, icosahedron())
+    faces = faces.long()
+    vertices = vertices.float() * 0.7 + torch.tensor([0.1, -0.2, 2.0])
+    behind = torch.tensor([[0.0, 0.0, -1.0], [3.0, 3.0, 2.5], [-3.0, 3.0, 2.5], [0.0, -3.0, 2.2]])
+    faces = torch.cat([faces, torch.tensor([[12, 13, 14], [13, 14, 15], [3, 3, 4]])])
+    vertices = torch.cat([vertices, behind])
+    attributes = rand(len(vertices), 2)
+    camera = Camera.identity((30.0, 33.0), (15.2, 11.1), 24, 31)
+    expected = interpolate_mesh(rasterize_mesh(vertices, faces, camera), attributes)
+    moved = camera.to(DEVICE)
+    found = triangles.draw_attributes(*on_device(vertices, faces), moved, attributes.to(DEVICE), NEAR_M)
+    assert (found.cpu() - expected).abs().max() < 1e-6
+
+
+def random_lpips() -> Lpips:
+    """LPIPS with random weights of a sensible size."""
+    torch.manual_seed(0)
+    exact = Lpips("vgg")
+    for layer in exact.trunk:
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight)
+            torch.nn.init.normal_(layer.bias, std=0.05)
+    for head in exact.heads:
+        head.data.uniform_(0, 1)
+    return exact
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "gradient_tolerance"), [(torch.float32, 2e-4, 0.05), (torch.bfloat16, 2e-3, 0.25)]
+)
+def test_perceptual_distance_and_its_gradient(
+    dtype: torch.dtype, tolerance: float, gradient_tolerance: float
+) -> None:
+    """In bf16 the distance is within 0.2 %, the gradient within 25 % of its length: ReLUs near 0 change sides."""
+    exact, (height, width) = random_lpips(), (32, 24)
+    x, y = rand(3, 3, height, width), rand(2, 3, height, width, seed=1)
+    target = [1, 0, 1]
+    expected, (expected_gradient,) = gradients(lambda x: exact(x, y[target].to(x)), x)
+    half = HalfLpips(exact.to(DEVICE), at_once=2, dtype=dtype)
+    found, (gradient,) = gradients(lambda x: half(x, y.to(x), target), x.to(DEVICE))
+    assert (found - expected).abs().max() <= tolerance * expected.abs().min()
+    assert (gradient - expected_gradient).norm() <= gradient_tolerance * expected_gradient.norm()
