@@ -21,6 +21,7 @@ from torch import Tensor
 from common import __version__
 from common.errors import UserError
 
+MAX_THREADS = 1024
 FORMAT = 1  # of the entry `run` in a snapshot
 _NO_EFFECT = ("animation.",)  # options that training does not read
 _BLOCK = 1 << 14  # bytes of a file that a fingerprint reads at its start, middle and end
@@ -169,6 +170,14 @@ def restore_random_state(state: Mapping[str, Any], source: Path) -> None:
         raise UserError(
             f"{source} is not a snapshot: its random states are not complete ({error})"
         ) from error
+
+
+def use_threads_of(run: Mapping[str, Any]) -> None:
+    """Compute with the number of threads of the run's start: the last bits of sums depend on it."""
+    before, now = str(run.get("machine", {}).get("threads", "")), torch.get_num_threads()
+    if before.isdecimal() and 0 < int(before) <= MAX_THREADS and int(before) != now:
+        logger.info("using %s threads as before, not %d", before, now)
+        torch.set_num_threads(int(before))
 
 
 def seed_everything(seed: int) -> None:

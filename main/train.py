@@ -14,7 +14,7 @@ from common.device_memory import memory_errors_explained
 from common.doctor.start import check_before_training
 from common.io.files import inside
 from common.run_lock import run_lock
-from common.run_state import seed_everything
+from common.run_state import seed_everything, use_threads_of
 from common.snapshot_folder import latest_snapshot, remove_unfinished
 from common.stop_signal import StopSignals
 from common.training_log import TrainingLog
@@ -41,6 +41,8 @@ def train(args: TrainArgs, folder: Path, device: torch.device, stop: StopSignals
     if args.deterministic:
         make_deterministic(device)
     found = latest_snapshot(folder) if args.continue_ else None
+    if found is not None and found.snapshot.run is not None:
+        use_threads_of(found.snapshot.run)
     subject = setup.open_subject(args)
     check_before_training(subject, (TEST,) if args.fit_pose_to_test else TRAIN_SPLITS)
     perceptual = setup.load_perceptual(args, device, not args.no_lpips, args.lpips_weights)

@@ -17,7 +17,14 @@ _one_at_a_time = threading.Lock()  # numba's fallback thread pool must not be en
 @contextmanager
 def torch_threads() -> Iterator[None]:
     """Run parallel kernels on as many threads as torch uses, one caller at a time."""
+    n_threads = torch.get_num_threads()
     with _one_at_a_time:
         open_caches()
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-        yield
+        numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            if (
+                torch.get_num_threads() != n_threads
+            ):  # numba's OpenMP pool sets torch's number too, on its first use
+                torch.set_num_threads(n_threads)  # which the last bits of torch's results depend on
