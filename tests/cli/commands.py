@@ -19,6 +19,7 @@ SCRIPTS = [
     "main/test.py",
     "main/get_neutral_pose.py",
     "main/animation.py",
+    "main/viewer.py",
     "main/export.py",
     "tools/prepare_fit_pose_to_test.py",
     "tools/eval_neuman.py",

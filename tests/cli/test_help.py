@@ -21,6 +21,7 @@ OPTIONS = {
     "main/test.py": [*SUBJECT_OPTIONS, "test_epoch", "fit_pose_to_test"],
     "main/get_neutral_pose.py": [*SUBJECT_OPTIONS, "test_epoch", "refined"],
     "main/animation.py": [*SUBJECT_OPTIONS, "test_epoch", "motion_path", "use_bkg", "width", "height"],
+    "main/viewer.py": [*SUBJECT_OPTIONS, "test_epoch", "motion_path", "port", "host"],
     "tools/prepare_fit_pose_to_test.py": ["root_path"],
     "tools/eval_neuman.py": ["output_path", "subject_id"],
     "tools/eval_xhumans.py": ["output_path", "subject_id"],
