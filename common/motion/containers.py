@@ -36,7 +36,10 @@ class LazyArrays(Mapping[str, Any]):
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._names:
             raise KeyError(name)
-        return read_npz(self._path, (name,))[name]
+        try:
+            return read_npz(self._path, (name,))[name]
+        except UserError as error:
+            raise UserError(f"entry {name}: {error}") from error
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -124,7 +124,9 @@ def write_amass(path: Path, known: Known, up: str = "z", n_values: int = 165, **
     picked = {
         165: rotvec,
         156: np.concatenate([rotvec[:, :22], rotvec[:, 25:]], axis=1),
-        72: np.concatenate([rotvec[:, :22], np.full((len(rotvec), 2, 3), 0.7)], axis=1),  # hands: to be dropped
+        72: np.concatenate(
+            [rotvec[:, :22], np.full((len(rotvec), 2, 3), 0.7)], axis=1
+        ),  # hands: to be dropped
     }[n_values]
     entries = {
         "poses": picked.reshape(len(rotvec), -1),
@@ -175,7 +177,9 @@ def estimate(known: Known, layout: str = "flat", n_expr: int = 50) -> dict[str, 
         rotvec = known.rotvec[:, joints]
         if layout == "matrices":
             rotvec = absolute_hands(known)[:, joints]
-            entries[name] = Rotation.from_rotvec(rotvec.reshape(-1, 3)).as_matrix().reshape(n_frames, -1, 3, 3)
+            entries[name] = (
+                Rotation.from_rotvec(rotvec.reshape(-1, 3)).as_matrix().reshape(n_frames, -1, 3, 3)
+            )
         else:
             entries[name] = rotvec.reshape(n_frames, -1) if layout == "flat" else rotvec
     return {

@@ -119,9 +119,7 @@ def test_frames_in_one_json_as_a_list_or_by_number(tmp_path):
 def test_this_projects_parameter_files_without_cameras(tmp_path):
     for i in range(N_FRAMES):
         params = KNOWN.params(i)
-        write_entries(
-            tmp_path / f"{i}.json", {name: getattr(params, name).numpy() for name in SMPLX_SHAPES}
-        )
+        write_entries(tmp_path / f"{i}.json", {name: getattr(params, name).numpy() for name in SMPLX_SHAPES})
     check_same_body(played(tmp_path), KNOWN)
 
 
@@ -206,7 +204,7 @@ def test_meaning_of_zero_finger_rotations_can_be_said(tmp_path, layout):
         path, hands = write_entries(tmp_path / "e.npz", estimate(KNOWN, "matrices")), "flat"
     check_same_body(played(path, hands=hands), KNOWN)
     if layout != "matrices":
-        with pytest.raises(AssertionError, match="vertices differ|joints differ"):
+        with pytest.raises(AssertionError, match="differ by"):
             check_same_body(played(path), KNOWN)
 
 
