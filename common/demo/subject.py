@@ -22,14 +22,15 @@ from common.demo.subject_flaws import draw_drift, spoil
 from common.demo.subject_geometry import TrueSubject, face_variation, random_identity
 from common.demo.subject_paint import paint, with_other_face
 from common.demo.subject_poses import add_fit_noise, script_motion
-from common.demo.subject_render import Paint, Picture, TexturedMesh, render
+from common.demo.subject_render import Paint, Picture, render
 from common.demo.subject_scene import Shot, backdrop, place_shots
 from common.demo.subject_settings import FitNoise, SubjectSize, VideoFlaws, subject_size
 from common.demo.subject_surface import find_landmarks, vertex_surface
-from common.demo.subject_textures import Unwrapping, UvMap, View
 from common.demo.subject_wardrobe import PART_COLORS, PART_INDEX, PARTS, random_wardrobe
 from common.errors import UserError
 from common.pose import SmplxParams, SmplxPose
+from common.unwrapping import Unwrapping, View
+from common.uv_map import TexturedMesh, UvMap
 
 DEMO_BODY = Path(__file__).resolve().parents[2] / "data" / "demo_body"
 FACE_BOX_MARGIN = 1.25
@@ -179,7 +180,7 @@ class _SubjectMaker:
         write.write_photo_extras(folder, 0, picture, patch.image, bbox)
         unwrapping = self._unwrapping()
         unwrapping.add(self._view(shot, clip.fitted[0], picture, picture.image))
-        write.write_textures(folder, *unwrapping.finish())
+        write.write_textures(folder, unwrapping.finish())
 
     def _face_box(self, shot: Shot) -> tuple[float, float, float, float]:
         """A square box (x, y, w, h) around the face, with a margin."""
@@ -206,7 +207,7 @@ class _SubjectMaker:
                 unwrapping.add(self._view(shot, clip.fitted[i], picture, image))
         write.write_frame_list(folder, n_frames)
         if split == "generated_0":
-            write.write_textures(folder, *unwrapping.finish())
+            write.write_textures(folder, unwrapping.finish())
 
     def _make_test(self) -> None:
         size = self.size

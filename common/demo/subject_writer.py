@@ -16,6 +16,7 @@ from common.io.image import write_image
 from common.io.json import write_json
 from common.io.parameters import write_camera, write_smplx_params
 from common.pose import SmplxParams
+from common.unwrapping import UnwrappedTextures
 
 LOOSE = 0.25  # cloth looser than this counts as loose in the cloth masks
 
@@ -65,11 +66,12 @@ def write_identity(folder: Path, identity: Identity) -> None:
     write_json(folder / "smplx_optimized" / "joint_offset.json", identity.joint_offset)
 
 
-def write_textures(folder: Path, color: np.ndarray, part_color: np.ndarray, is_seen: np.ndarray) -> None:
-    """Textures (T, T, 3) in [0, 1] and mask (T, T) into a split's `smplx_optimized`."""
-    write_image(folder / "smplx_optimized" / "smplx_texture_inpaint.png", eight_bit(color))
-    write_image(folder / "smplx_optimized" / "smplx_seg_inpaint.png", eight_bit(part_color))
-    write_image(folder / "smplx_optimized" / "smplx_texture_mask.png", eight_bit(is_seen.astype(np.float32)))
+def write_textures(folder: Path, textures: UnwrappedTextures) -> None:
+    """Textures and mask into a split's `smplx_optimized`."""
+    target = folder / "smplx_optimized"
+    write_image(target / "smplx_texture_inpaint.png", eight_bit(textures.color))
+    write_image(target / "smplx_seg_inpaint.png", eight_bit(textures.part_color))
+    write_image(target / "smplx_texture_mask.png", eight_bit(textures.is_seen.astype(np.float32)))
 
 
 def write_photo_extras(
