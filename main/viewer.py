@@ -37,9 +37,10 @@ class ViewerArgs(MotionOptions, setup.SubjectArgs):
 def main(args: ViewerArgs) -> None:
     """Serve the page until the command is interrupted."""
     check_address(args.host, args.port)
+    device = setup.choose_device(args.device)
     source = setup.snapshot_file(args, args.test_epoch, fit_pose_to_test=False)
     model = setup.load_snapshot_person(args, read_snapshot(source), source)
-    avatar = model.persona.to(setup.choose_device(args.device))
+    avatar = model.persona.to(device)
     motion = read_motion(args, avatar)
     scene = Scene(avatar, track_of(avatar, motion, frame_rate(args)))
     server = open_server(args.host, args.port, args.subject_id)

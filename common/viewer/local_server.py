@@ -28,6 +28,7 @@ def open_server(host: str, port: int, title: str) -> viser.ViserServer:
     the internet, whatever a page asks for.
     """
     check_address(host, port)
+    logging.getLogger("websockets").setLevel(logging.WARNING)
     import viser  # late: importing it is slow
 
     class LocalServer(viser.ViserServer):

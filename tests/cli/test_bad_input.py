@@ -106,7 +106,7 @@ def test_missing_test_split_stops_fitting_testing_and_evaluation(fitted, refuse,
 
 @pytest.mark.parametrize("name", ["a/b", "..", "../tiny", "/etc", "", ".hidden", "a\\b", "a\nb"])
 def test_subject_names_are_plain_folder_names(name, made, refuse):
-    for script in ("train", "test", "get_neutral_pose", "animation"):
+    for script in ("train", "test", "get_neutral_pose", "animation", "viewer"):
         line = refuse(f"main/{script}.py", *made.options(subject_id=None), f"--subject_id={name}")
         assert "--subject_id" in line and "not a plain folder name" in line
     options = (f"--subject_id={name}", "--output_path", made.root)
@@ -121,7 +121,7 @@ def test_unknown_subject_is_answered_with_the_known_ones(made, refuse):
 
 
 def test_epoch_that_does_not_exist_is_answered_with_those_that_do(trained, refuse):
-    for script in ("test", "get_neutral_pose", "animation"):
+    for script in ("test", "get_neutral_pose", "animation", "viewer"):
         line = refuse(f"main/{script}.py", *trained.options(test_epoch="7"))
         assert "snapshot_7.pth" in line and "available epochs: 0, 1" in line
 
@@ -149,6 +149,11 @@ def test_broken_snapshot_is_refused(trained, refuse, tmp_path):
     folder = tmp_path / "model_dump" / SUBJECT
     shutil.copytree(trained.snapshots, folder)
     halve(folder / "snapshot_1.pth")
+    before = listing(tmp_path)
+    line = refuse("main/test.py", *trained.options(**{"paths.output": tmp_path, "test_epoch": "1"}))
+    assert "snapshot_1.pth is truncated" in line and "use another epoch" in line
+    assert listing(tmp_path) == before
+    halve(folder / "snapshot_0.pth")  # nothing is left to fall back to
     before = listing(tmp_path)
     options = trained.options(**{"paths.output": tmp_path})
     for script, more in (("test", ()), ("train", (*TRAIN, "--continue"))):
@@ -208,7 +213,7 @@ def test_motions_that_cannot_be_played_are_refused(trained, refuse, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_cuda_is_refused_where_there_is_none(made, refuse):
-    for script in ("train", "test", "get_neutral_pose", "animation"):
+    for script in ("train", "test", "get_neutral_pose", "animation", "viewer"):
         line = refuse(f"main/{script}.py", *made.options(device="cuda"))
         assert "--device cuda" in line and "--device cpu" in line
 
