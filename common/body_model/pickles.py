@@ -165,18 +165,21 @@ def read_model_pickle(path: Path) -> dict[str, Any]:
 
     UserError if the file is broken, holds something else than a dictionary, or names anything but arrays.
     """
-    return read_pickle(path, "model file", "download it again from its official site")
+    what, remedy = "model file", "download it again from its official site"
+    content = read_pickle(path, what, remedy)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not a readable {what} (it holds no dictionary); {remedy}")
+    return content
 
 
-def read_pickle(path: Path, what: str, remedy: str) -> dict[str, Any]:
-    """The dictionary in a pickled file; UserError as `read_model_pickle`, calling the file `what`."""
+def read_pickle(path: Path, what: str, remedy: str) -> Any:
+    """The dictionary or list in a pickled file; UserError as `read_model_pickle`, calling the file `what`."""
     with open_file(path) as file:
         try:
             content = _RecordUnpickler(file).load()
-            if not isinstance(content, dict):
+            if not isinstance(content, dict | list):
                 raise TypeError("it holds no dictionary")
-            to_value = _Converter(max_elements=_FREE_ELEMENTS + _ELEMENTS_PER_BYTE * file.tell())
-            return {str(key): to_value(value) for key, value in content.items()}
+            return _Converter(max_elements=_FREE_ELEMENTS + _ELEMENTS_PER_BYTE * file.tell())(content)
         except _ForeignName as error:
             raise UserError(
                 f"{path} is refused: it contains {error}, and a {what} may hold only numpy, scipy.sparse and "

@@ -107,11 +107,12 @@ def test_folders_with_one_file_a_frame(tmp_path, suffix, layout, has_leading_axi
     assert motion.indices == (8, 9, 10, 11, 12) and motion.name == "run"
 
 
-def test_frames_in_one_json_as_a_list_or_by_number(tmp_path):
+@pytest.mark.parametrize("suffix", [".json", ".pkl"])
+def test_frames_in_one_file_as_a_list_or_by_number(tmp_path, suffix):
     frames = [frame_entries(estimate(KNOWN, "joints"), i) for i in range(N_FRAMES)]
-    check_same_body(played(write_entries(tmp_path / "list.json", frames)), KNOWN)
+    check_same_body(played(write_entries(tmp_path / f"list{suffix}", frames)), KNOWN)
     by_number = {str(i + 8): frame for i, frame in enumerate(frames)}
-    motion = played(write_entries(tmp_path / "numbers.json", by_number))
+    motion = played(write_entries(tmp_path / f"numbers{suffix}", by_number))
     check_same_body(motion, KNOWN)
     assert motion.indices == (8, 9, 10, 11, 12)
 
