@@ -62,7 +62,7 @@ def load_motion(
 
 def _as_said(motion: Motion, options: MotionOptions) -> Motion:
     """The motion with the up axis of the options; camera parameters are of no use in another world."""
-    if options.up in ("auto", motion.up):
+    if options.up == "auto" or options.up == motion.up:
         return motion
     return replace(motion, up=options.up, cameras=motion.cameras if options.up == "camera" else None)
 

@@ -73,10 +73,12 @@ def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
 def _between(start: Camera, end: Camera, share: float) -> Camera:
     import roma
 
-    vectors = [roma.rotmat_to_rotvec(camera.R.double()) for camera in (start, end)]
-    R = roma.rotvec_to_rotmat(slerp(*vectors, torch.tensor([share], dtype=torch.float64)))
-    values = {
-        name: torch.lerp(getattr(start, name).double(), getattr(end, name).double(), share).float()
-        for name in ("t", "focal", "princpt")
-    }
-    return replace(start, R=R.float(), **values)
+    way = torch.tensor([share], dtype=torch.float64)
+    rotvec = slerp(roma.rotmat_to_rotvec(start.R.double()), roma.rotmat_to_rotvec(end.R.double()), way)
+    return replace(
+        start,
+        R=roma.rotvec_to_rotmat(rotvec).float(),
+        t=torch.lerp(start.t, end.t, share),
+        focal=torch.lerp(start.focal, end.focal, share),
+        princpt=torch.lerp(start.princpt, end.princpt, share),
+    )
