@@ -1,0 +1,1 @@
+"""What a training did, as one HTML page that needs nothing beside it."""
