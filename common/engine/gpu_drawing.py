@@ -1,0 +1,143 @@
+"""Drawing on the GPU: a frame is one CUDA graph; copies to the host run beside the next frame (SPEC 15)."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.engine.frame_source import PackedShot
+from common.engine.pictures import draw_image
+from common.engine.pose_rows import ROW_SIZE, PoseRow
+from common.engine.posing_triton import TritonPosing, compose
+from common.engine.static_avatar import StaticAvatar
+
+logger = logging.getLogger(__name__)
+
+N_SLOTS = 4  # device copies of pictures on their way to the host
+MAX_IN_FLIGHT = 8  # frames queued before the oldest is waited for
+
+
+@dataclass(frozen=True)
+class _Slot:
+    picture: Tensor  # (H, ., 3) uint8
+    is_broken: Tensor  # (1,) uint8
+    is_free: torch.cuda.Event
+
+
+@dataclass(frozen=True)
+class _InFlight:
+    shot: PackedShot
+    picture: Tensor  # on the host
+    is_broken: Tensor  # on the host
+    arrived: torch.cuda.Event
+
+
+class GpuDrawing:
+    """Draws by Triton kernels and CUDA graphs, one graph for white and one for backgrounds.
+
+    A graph has room for as many (Gaussian, tile) pairs as the last eager frame needed and some more. A frame
+    with more comes out as not a number; it is drawn again eagerly, and the graph is captured anew.
+    """
+
+    def __init__(self, static: StaticAvatar, height: int, width: int, panel: np.ndarray | None) -> None:
+        device = static.base.device
+        self.static, self.device = static, device
+        self.posing = TritonPosing(static)
+        self.left = 0 if panel is None else panel.shape[1]
+        self.row = torch.zeros(ROW_SIZE, device=device)
+        self.pose = PoseRow.of(self.row, height, width)
+        self.background = torch.zeros(height, width, 3, dtype=torch.uint8, device=device)
+        self.picture = torch.full((height, self.left + width, 3), 255, dtype=torch.uint8, device=device)
+        if panel is not None:
+            self.picture[:, : self.left] = torch.from_numpy(np.array(panel)).to(device)
+        self.is_broken = torch.zeros(1, dtype=torch.uint8, device=device)
+        self.slots = [
+            _Slot(torch.empty_like(self.picture), torch.empty_like(self.is_broken), torch.cuda.Event())
+            for _ in range(N_SLOTS)
+        ]
+        self.copying = torch.cuda.Stream(device)
+        self.graphs: dict[bool, Callable[[], None]] = {}  # has background ->
+
+    @torch.no_grad()
+    def pictures(self, shots: Iterable[PackedShot]) -> Iterator[np.ndarray]:
+        """The pictures (H, ., 3) uint8."""
+        in_flight: deque[_InFlight] = deque()
+        for number, shot in enumerate(shots):
+            in_flight.append(self._queue(shot, self.slots[number % N_SLOTS]))
+            if len(in_flight) > MAX_IN_FLIGHT:
+                yield self._arrived(in_flight.popleft())
+        while in_flight:
+            yield self._arrived(in_flight.popleft())
+
+    def _set(self, shot: PackedShot) -> None:
+        self.row.copy_(shot.row, non_blocking=True)
+        if shot.background is not None:
+            self.background.copy_(shot.background, non_blocking=True)
+
+    def _draw(self, has_background: bool) -> None:
+        """Everything from `row` and `background` to `picture`, queued."""
+        image = draw_image(self.static, self.posing.mean(self.pose), self.pose)
+        background = self.background if has_background else None
+        compose(image, background, self.picture, self.left, self.is_broken)
+
+    def _queue(self, shot: PackedShot, slot: _Slot) -> _InFlight:
+        with torch.cuda.device(self.device):
+            has_background = shot.background is not None
+            self._set(shot)
+            if has_background not in self.graphs:
+                self.graphs[has_background] = self._captured(has_background)
+            self.graphs[has_background]()
+            main = torch.cuda.current_stream()
+            main.wait_event(slot.is_free)
+            slot.picture.copy_(self.picture)
+            slot.is_broken.copy_(self.is_broken)
+            self.copying.wait_stream(main)
+            with torch.cuda.stream(self.copying):
+                picture, is_broken = (
+                    torch.empty_like(source, device="cpu", pin_memory=True).copy_(source, non_blocking=True)
+                    for source in (slot.picture, slot.is_broken)
+                )
+                slot.is_free.record()
+                arrived = torch.cuda.Event()
+                arrived.record()
+            return _InFlight(shot, picture, is_broken, arrived)
+
+    def _arrived(self, frame: _InFlight) -> np.ndarray:
+        frame.arrived.synchronize()
+        if not int(frame.is_broken):
+            return frame.picture.numpy()
+        with torch.cuda.device(self.device):
+            has_background = frame.shot.background is not None
+            self._set(frame.shot)
+            self._draw(has_background)
+            picture = self.picture.cpu()
+            self.graphs[has_background] = self._captured(has_background)
+            return picture.numpy()
+
+    def _captured(self, has_background: bool) -> Callable[[], None]:
+        """One frame as a graph; where it cannot be captured, as a call."""
+
+        def draw() -> None:
+            self._draw(has_background)
+
+        side = torch.cuda.Stream(self.device)
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            draw()
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize(self.device)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                draw()
+        except RuntimeError as error:
+            torch.cuda.synchronize(self.device)
+            logger.warning("frames are drawn without a CUDA graph (%s)", str(error).splitlines()[0])
+            return draw
+        return graph.replay
