@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from smplx.lbs import batch_rigid_transform
 from torch import Tensor, nn
 
-from common import gpu
+from common import determinism, gpu
 from common.body_model.body import BodyModel
 from common.body_model.identity import Identity
 from common.camera import Camera
@@ -161,9 +161,12 @@ class Avatar(nn.Module):
             if self._plane_corners is None:
                 self._plane_corners = plane_corners(points, self.triplane.shape[-1])
             return sample_planes(self.triplane, self._plane_corners)
-        grid = torch.stack([points[:, [0, 1]], points[:, [0, 2]], points[:, [1, 2]]])[:, :, None]
-        features = F.grid_sample(self.triplane, grid, mode="bilinear", align_corners=False)  # (3, C, M, 1)
-        return features.squeeze(3).permute(2, 0, 1).reshape(len(points), -1)
+        grid = torch.stack([points[:, [0, 1]], points[:, [0, 2]], points[:, [1, 2]]])  # (3, M, 2)
+        if determinism.needs_fixed_order(points):
+            features = determinism.sample_planes(self.triplane, grid)
+        else:
+            features = F.grid_sample(self.triplane, grid[:, :, None], mode="bilinear", align_corners=False)
+        return features.reshape(*features.shape[:3]).permute(2, 0, 1).reshape(len(points), -1)
 
     def pose_offset(self, pose: SmplxPose, weights: Tensor) -> Tensor:
         """Pose-driven offsets (N, 3) in metres; `weights` (N, 55) are those of the base avatar.
@@ -235,14 +238,17 @@ def _is_power_of_two(n: int) -> bool:
 def _hidden_layers(hidden: Tensor, layers: list[nn.Module]) -> Tensor:
     """The offset net after its first linear layer: group norm, ReLU, linear, three times."""
     for layer in layers:
-        if isinstance(layer, nn.GroupNorm) and gpu.is_on(hidden):
-            if _is_power_of_two(layer.num_channels) and _is_power_of_two(layer.num_groups):
-                from common.gpu.net import group_norm_relu
+        if isinstance(layer, nn.GroupNorm) and gpu.is_on(hidden) and _fits_kernel(layer):
+            from common.gpu.net import group_norm_relu
 
-                hidden = group_norm_relu(hidden, layer.weight, layer.bias, layer.num_groups, layer.eps)
-                continue
-        hidden = layer(hidden)
+            hidden = group_norm_relu(hidden, layer.weight, layer.bias, layer.num_groups, layer.eps)
+        else:
+            hidden = layer(hidden)  # a ReLU once more changes nothing
     return hidden
+
+
+def _fits_kernel(layer: nn.GroupNorm) -> bool:
+    return _is_power_of_two(layer.num_channels) and _is_power_of_two(layer.num_groups)
 
 
 def joint_transforms(rotation: Tensor, joints: Tensor, parents: Tensor) -> Tensor:

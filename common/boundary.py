@@ -54,7 +54,8 @@ def dilate_by(mask: Tensor, reach: Tensor) -> Tensor:
     for axis in (1, 2):
         size = mask.shape[axis]
         place = torch.arange(size, device=mask.device)
-        before = F.pad(mask.movedim(axis, -1).cumsum(-1), (1, 0))  # how many ones there are before each place
+        ones = mask.movedim(axis, -1).to(torch.int32)  # a sum of integers is the same in any order
+        before = F.pad(ones.cumsum(-1), (1, 0))  # how many ones there are before each place
         upper = before.index_select(-1, (place + reach + 1).clamp(max=size))
         lower = before.index_select(-1, (place - reach).clamp(min=0))
         mask = (upper > lower).to(mask.dtype).movedim(-1, axis)

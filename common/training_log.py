@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,8 @@ from common.errors import UserError
 from common.renders import over, render_view
 from common.trainer import Losses, PersonModel
 from data.dataset import Frame
+
+logger = logging.getLogger(__name__)
 
 WRITE_EVERY = 50  # steps whose terms wait on a GPU before they are fetched together
 
@@ -37,7 +41,15 @@ class TrainingLog:
             self.writer = SummaryWriter(str(folder))
 
     def __enter__(self) -> TrainingLog:
+        self._earlier_hook, threading.excepthook = threading.excepthook, self._thread_failed
         return self
+
+    def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
+        """An error of TensorBoard's own thread comes up at the next write as well: no traceback for it."""
+        if isinstance(failure.exc_value, OSError):
+            logger.debug("TensorBoard's writer: %s", failure.exc_value)
+        else:
+            self._earlier_hook(failure)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -49,6 +61,8 @@ class TrainingLog:
         except UserError:
             if error is None:  # else that error is the one to be told
                 raise
+        finally:
+            threading.excepthook = self._earlier_hook
 
     def scalars(self, iteration: int, terms: Losses) -> None:
         """Every loss term and their sum."""

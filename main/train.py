@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from common.determinism import make_deterministic
+from common.determinism import make_deterministic, replace_pools
 from common.device_memory import memory_errors_explained
 from common.doctor.start import check_before_training
 from common.io.files import inside
@@ -20,6 +20,7 @@ from common.stop_signal import StopSignals
 from common.training_log import TrainingLog
 from data.dataset import TEST, TRAIN_SPLITS
 from main import setup
+from main.report_page import write_subject_report
 from main.train_options import TrainArgs, check_start
 from main.train_setup import make_job, make_run, make_trainer, run_facts
 
@@ -46,6 +47,8 @@ def train(args: TrainArgs, folder: Path, device: torch.device, stop: StopSignals
     subject = setup.open_subject(args)
     check_before_training(subject, (TEST,) if args.fit_pose_to_test else TRAIN_SPLITS)
     perceptual = setup.load_perceptual(args, device, not args.no_lpips, args.lpips_weights)
+    if perceptual is not None and args.deterministic and device.type == "cuda":
+        replace_pools(perceptual)
     facts = run_facts(args, subject, found, perceptual is not None, device)
     job, facts = make_job(args, subject, facts, found, device)
     trainer = make_trainer(args, job, subject, perceptual, device)
@@ -59,6 +62,8 @@ def train(args: TrainArgs, folder: Path, device: torch.device, stop: StopSignals
         run.after_step, run.after_epoch = log.scalars, log.images
         run.run()
     setup.logger.info("snapshots are in %s", folder)
+    if not (args.no_report or args.fit_pose_to_test):
+        setup.logger.info("the report is %s", write_subject_report(args, device))
 
 
 if __name__ == "__main__":

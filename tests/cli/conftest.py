@@ -47,7 +47,7 @@ def trained(with_field: Workspace) -> Workspace:
     assert [path.name for path in space.snapshots.iterdir()] == ["snapshot_0.pth"]
     before = (space.snapshots / "snapshot_0.pth").read_bytes()
     more = space.options(**{"optim.n_epochs": "2"})
-    succeed("main/train.py", *more, *TRAIN, "--continue", cwd=ROOT / "main")
+    succeed("main/train.py", *more, *TRAIN, "--continue", "--force", cwd=ROOT / "main")
     assert (space.snapshots / "snapshot_0.pth").read_bytes() == before
     return space
 

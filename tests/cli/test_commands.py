@@ -59,7 +59,7 @@ def test_skinning_field_has_the_published_files_and_rows_of_weights(with_field):
 def test_snapshots_hold_exactly_what_the_published_ones_do(trained):
     first, second = (snapshot(trained.snapshots / f"snapshot_{epoch}.pth") for epoch in (0, 1))
     for epoch, content in enumerate((first, second)):
-        assert set(content) == {"epoch", "network", "optimizer"}
+        assert set(content) == {"epoch", "network", "optimizer", "run"}  # `run` is ours alone
         assert content["epoch"] == epoch
         assert all(torch.isfinite(value).all() for value in content["network"].values())
         assert set(content["optimizer"]) == {"state", "param_groups"}
