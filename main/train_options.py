@@ -36,8 +36,14 @@ class TrainArgs(setup.SubjectArgs):
     """Steps between snapshots inside an epoch, of which the last two are kept; 0: only at each epoch's end."""
     skip_bad_frames: bool = False
     """Leave out updates whose loss or gradient is NaN or infinite, instead of stopping."""
+    plain_step: bool = False
+    """On a GPU: compute each step with plain torch functions instead of as a CUDA graph; much slower."""
+    low_memory: bool = False
+    """On a GPU: keep fewer images there and send them through LPIPS one by one."""
     deterministic: bool = False
     """The very same bits in every run on one machine, on a GPU too, where this is slower."""
+    no_report: bool = False
+    """Leave out the report (output/report/<subject>.html) at the end; tools/report.py writes it later."""
 
     def result_options(self, is_perceptual: bool) -> dict[str, Any]:
         """Everything set on the command line that changes the result, nested: not devices, not paths."""

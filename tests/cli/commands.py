@@ -25,6 +25,7 @@ SCRIPTS = [
     "tools/eval_neuman.py",
     "tools/eval_xhumans.py",
     "tools/prepare_body_model.py",
+    "tools/report.py",
     "tools/make_demo_subject.py",
     "tools/doctor.py",
     "tools/export_smplx_model.py",
@@ -81,7 +82,7 @@ class Workspace:
         return replace(self, subjects=folder)
 
 
-TRAIN = ("--no_lpips", "--body.n_subdivisions", "0")
+TRAIN = ("--no_lpips", "--no_report", "--body.n_subdivisions", "0")
 
 
 def run_process(script: str, *options: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
