@@ -18,6 +18,8 @@ GRAZING = 0.25  # cosine below which a surface is not unwrapped
 DEPTH_TOLERANCE_M = 0.02
 NEARBY = 0.03  # of the image height
 CLEARANCE_M = 0.08
+MAX_PARTS = 64
+_CODE = np.array([1 << 16, 1 << 8, 1])
 SHARPNESS = 16  # exponent of the cosine in the weight of a view: the most frontal one nearly decides
 
 
@@ -29,7 +31,7 @@ class UnwrapSettings:
     n_robust_rounds: int = 0  # times that views far from a texel's mean colour lose weight
     robust_scale: float = 0.1  # colour difference at which a view loses half of its weight
     n_fill: int = 1  # seen points that an unseen texel takes its colour from, by distance
-    normal_scale_m: float = 0.0  # metres that opposite normals count as apart, halved, when filling
+    is_part_voted: bool = False  # views vote on a texel's part, and only those that agree give its colour
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,12 @@ class View:
 
 @dataclass(frozen=True)
 class UnwrappedTextures:
-    """Textures (T, T, 3), filled everywhere, and which texels were seen (T, T) bool."""
+    """Textures, filled everywhere."""
 
-    color: np.ndarray
-    part_color: np.ndarray
-    is_seen: np.ndarray
+    color: np.ndarray  # (T, T, 3)
+    part_color: np.ndarray  # (T, T, 3)
+    is_seen: np.ndarray  # (T, T) bool, texels that a view showed
+    share_seen: float  # of the texels that lie on the body
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class _Samples:
     texel: np.ndarray  # (K,)
     color: np.ndarray  # (K, 3)
     weight: np.ndarray  # (K,)
+    part: np.ndarray  # (K,) part colour as one number
 
 
 class Unwrapping:
@@ -81,7 +85,6 @@ class Unwrapping:
         self._map = uv_map
         self._settings = settings or UnwrapSettings()
         self._points = uv_map.hits.mix(positions, mesh.faces.numpy())
-        self._normals = uv_map.hits.mix(mesh.normals(torch.from_numpy(positions)), mesh.faces.numpy())
         self._is_hand = uv_map.hits.mix(is_hand[:, None], mesh.faces.numpy())[:, 0] > 0.5
         n_texels = len(self._points)
         self._samples: list[_Samples] = []
@@ -109,7 +112,8 @@ class Unwrapping:
         is_used = is_inside & is_nearest & is_clear & is_person & (cosine > GRAZING)
         texel = np.flatnonzero(is_used)
         weight = (cosine[texel] ** self._settings.sharpness).astype(np.float32)
-        self._samples.append(_Samples(texel, _bilinear(view.image, pixel[texel]), weight))
+        part = color_codes(view.part_colors[row[texel], column[texel]])
+        self._samples.append(_Samples(texel, _bilinear(view.image, pixel[texel]), weight, part))
         is_better = weight > self._best[texel]
         chosen = texel[is_better]
         self._part_color[chosen] = view.part_colors[row[chosen], column[chosen]]
@@ -117,6 +121,8 @@ class Unwrapping:
 
     def finish(self) -> UnwrappedTextures:
         """The textures of all views so far."""
+        if self._settings.is_part_voted:
+            self._vote()
         color, total = self._mean([sample.weight for sample in self._samples])
         scale = self._settings.robust_scale
         for _ in range(self._settings.n_robust_rounds):
@@ -129,7 +135,26 @@ class Unwrapping:
             neighbours, weight = self._nearest_seen(is_seen)
             color[~is_seen] = (color[is_seen][neighbours] * weight[..., None]).sum(1)
             part_color[~is_seen] = part_color[is_seen][neighbours[:, 0]]
-        return UnwrappedTextures(self._map.image(color), self._map.image(part_color), self._map.mask(is_seen))
+        color_image, part_image = self._map.image(color), self._map.image(part_color)
+        return UnwrappedTextures(color_image, part_image, self._map.mask(is_seen), float(is_seen.mean()))
+
+    def _vote(self) -> None:
+        """Give each texel the part colour with the greatest weight, and keep the samples that agree."""
+        codes, counts = np.unique(np.concatenate([s.part for s in self._samples]), return_counts=True)
+        codes = np.sort(codes[np.argsort(-counts)[:MAX_PARTS]])  # rarer ones are borders between parts
+        votes = np.zeros((len(self._best), len(codes)), np.float32)
+        for sample in self._samples:
+            number = np.searchsorted(codes, sample.part).clip(max=len(codes) - 1)
+            is_known = codes[number] == sample.part
+            votes[sample.texel[is_known], number[is_known]] += sample.weight[is_known]
+        has_votes = votes.any(1)
+        winner = codes[votes.argmax(1)]
+        self._part_color[has_votes] = colors_of(winner[has_votes])
+        for i, sample in enumerate(self._samples):
+            agrees = (sample.part == winner[sample.texel]) | ~has_votes[sample.texel]
+            self._samples[i] = _Samples(
+                sample.texel[agrees], sample.color[agrees], sample.weight[agrees], sample.part[agrees]
+            )
 
     def _mean(self, weights: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Weighted mean colour (M, 3) of all samples and the sum of weights (M,); 0 where there are none."""
@@ -142,15 +167,23 @@ class Unwrapping:
     def _nearest_seen(self, is_seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For the U unseen texels: numbers (U, n) of seen ones, nearest first, and their shares (U, n).
 
-        Near on the unposed body and facing alike, so that seams and gaps between UV islands do not matter.
+        Near on the unposed body, so that seams and gaps between UV islands do not matter.
         """
-        place = np.concatenate([self._points, self._normals * self._settings.normal_scale_m], axis=1)
+        tree = cKDTree(self._points[is_seen])
         n_fill = min(self._settings.n_fill, int(is_seen.sum()))
-        distance, neighbours = cKDTree(place[is_seen]).query(
-            place[~is_seen], k=[*range(1, n_fill + 1)], workers=-1
-        )
+        distance, neighbours = tree.query(self._points[~is_seen], k=[*range(1, n_fill + 1)], workers=-1)
         weight = 1 / np.maximum(distance, 1e-4) ** 2
         return neighbours, (weight / weight.sum(1, keepdims=True)).astype(np.float32)
+
+
+def color_codes(colors: np.ndarray) -> np.ndarray:
+    """Colours (..., 3) in [0, 1] as one number each, of their 8-bit values."""
+    return np.rint(colors * 255).astype(np.int64) @ _CODE
+
+
+def colors_of(codes: np.ndarray) -> np.ndarray:
+    """The colours (..., 3) float32 of `color_codes`."""
+    return (codes[..., None] // _CODE % 256 / 255).astype(np.float32)
 
 
 def _pixels(points: np.ndarray, camera: Camera) -> np.ndarray:
