@@ -103,7 +103,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         snapshots = self.folder / "model_dump" / self.args.subject_id
         renders = self.folder / "result" / (self.args.subject_id + FIT_SUFFIX)
-        self.command("main/train.py", "--overwrite", *VARIANTS[self.variant][0])
+        self.command("main/train.py", "--overwrite", "--no_report", *VARIANTS[self.variant][0])
         for stale in snapshots.with_name(snapshots.name + FIT_SUFFIX).glob("snapshot_*.pth"):
             stale.unlink()
         prepare = [

@@ -11,7 +11,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-_QUALITY = 90  # of WebP pictures
+_QUALITY = 90  # of animations; single pictures are stored without loss
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1e21; --soft: #5f6670; --paper: #fbfbfa; --card: #ffffff;
   --rule: #d9dce0; --accent: #2a6fb0; --band: #2a6fb033; }
@@ -69,8 +69,11 @@ def figure(pixels: np.ndarray | Sequence[np.ndarray], caption: str, ms_per_frame
     frames = [pixels] if isinstance(pixels, np.ndarray) else list(pixels)
     first, *others = map(Image.fromarray, frames)
     file = io.BytesIO()
-    more = {"save_all": True, "append_images": others, "duration": ms_per_frame, "loop": 0} if others else {}
-    first.save(file, "WEBP", quality=_QUALITY, method=4, **more)
+    if others:
+        more = {"save_all": True, "append_images": others, "duration": ms_per_frame, "loop": 0}
+        first.save(file, "WEBP", quality=_QUALITY, **more)
+    else:
+        first.save(file, "WEBP", lossless=True)
     data = base64.b64encode(file.getvalue()).decode("ascii")
     text = escape(caption)
     return (

@@ -80,7 +80,8 @@ class CrashTest:
             "paths.output": str(self.root / output),
             "skinning_field_path": str(self.root / "field"),
         }
-        return [word for name, value in {**places, **SMALL}.items() for word in (f"--{name}", value)]
+        given = [word for name, value in {**places, **SMALL}.items() for word in (f"--{name}", value)]
+        return [*given, "--no_report"]
 
     def reference(self) -> Path:
         """The final snapshot of a run that is left alone, started as a user does."""
