@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from common.camera import Camera
@@ -21,7 +20,7 @@ from common.errors import UserError
 from common.export.placement import Placement
 from common.export.splats import write_splat_ply
 from common.viewer.panel import Panel, Save
-from common.viewer.picture import eye_camera, picture, png
+from common.viewer.picture import FOV, eye_camera, first_view, picture, png
 from common.viewer.scene import Scene
 from common.viewer.splats import (
     UNITS_PER_METRE,
@@ -30,7 +29,7 @@ from common.viewer.splats import (
     page_covariances,
     smallest_scale,
 )
-from common.viewer.state import ViewerState, up_of
+from common.viewer.state import ViewerState
 
 if TYPE_CHECKING:
     import viser
@@ -67,7 +66,9 @@ class Page:
         self._splats: viser.GaussianSplatHandle | None = None
         self._sent: _Sent | None = None
         server.gui.configure_theme(show_share_button=False, show_logo=False, control_width="medium")
-        self.panel = Panel(server.gui, scene.track, expression_names, self._wake.set, self._request)
+        self.panel = Panel(
+            server.gui, scene.track, expression_names, self._wake.set, self._request, self._look_again
+        )
         self._place_camera()
         self.update()
         server.on_client_connect(self._follow)
@@ -77,10 +78,12 @@ class Page:
         while not self._is_closed:
             self._wake.clear()
             start = time.monotonic()
-            self.panel.tick(start)
-            self.update()
-            self._answer()
-            wait = self.panel.playback.wait(time.monotonic())
+            wait = None
+            if self._server.get_clients():
+                self.panel.tick(start)
+                self.update()
+                self._answer()
+                wait = self.panel.playback.wait(time.monotonic())
             rest = start + SHORTEST_UPDATE_S - time.monotonic()
             if rest > 0:
                 time.sleep(rest)
@@ -129,16 +132,18 @@ class Page:
             self._splats.set_gaussians(*values)
 
     def _place_camera(self) -> None:
-        """Pages begin with the picture of the motion's first camera."""
-        camera, server = self._scene.track.camera, self._server
-        up = up_of(camera.R)
-        target = self._scene.pelvis(self.panel.state())
-        server.scene.set_up_direction(tuple(up.tolist()))
-        view = server.initial_camera
-        view.fov = float(2 * torch.atan(camera.height / (2 * camera.focal[1])))
-        view.position = tuple(camera.camera_to_world(torch.zeros(3)).tolist())
-        view.look_at = tuple(target.tolist())
-        view.up = tuple(up.tolist())
+        """Pages begin with the whole avatar, seen from the side from which the motion's first camera sees it."""
+        server, view = self._server, self._server.initial_camera
+        self._first_view = first_view(self._scene.mean(self.panel.state()), self._scene.track.camera)
+        server.scene.set_up_direction(self._first_view.up)
+        view.fov = FOV
+        view.position, view.look_at, view.up = vars(self._first_view).values()
+
+    def _look_again(self, client: viser.ClientHandle) -> None:
+        camera = client.camera
+        camera.up_direction = np.array(self._first_view.up)
+        camera.position = np.array(self._first_view.position)
+        camera.look_at = np.array(self._first_view.look_at)
 
     def _follow(self, client: viser.ClientHandle) -> None:
         """Depth, normals and sizes are for the page whose camera moved last."""

@@ -78,7 +78,7 @@ class JointSliders:
 
 
 class Panel:
-    """All controls. `on_change` is called after each change, `save` with "snapshot" or "splats" and the page."""
+    """All controls. `on_change` is called after each change, the others when their buttons are pressed on a page."""
 
     def __init__(
         self,
@@ -87,11 +87,12 @@ class Panel:
         expression_names: Sequence[str],
         on_change: Callable[[], None],
         save: Callable[[Save, viser.ClientHandle], None],
+        look_again: Callable[[viser.ClientHandle], None],
     ) -> None:
         self.playback = Playback(len(track.poses), track.fps)
-        self._gui, self._track, self._on_change, self._save = gui, track, on_change, save
+        self._gui, self._track, self._on_change = gui, track, on_change
         self._add_motion()
-        self._add_view()
+        self._add_view(save, look_again)
         with gui.add_folder("Body"):
             self._body = JointSliders(gui, BODY_JOINTS, on_change)
             gui.add_button("Reset body").on_click(lambda _: self._body.reset())
@@ -152,7 +153,7 @@ class Panel:
             self._speed = gui.add_slider("Speed", 0.1, MAX_SPEED, 0.1, 1.0, disabled=n_frames < 2)
             names = ("motion", "neutral") if has_motion else ("neutral",)
             self._pose = gui.add_dropdown("Pose", names, hint="what the sliders below start from")
-            self._in_place = gui.add_checkbox("Stay in place", False, disabled=not has_motion)
+            self._in_place = gui.add_checkbox("Stay in place", has_motion, disabled=not has_motion)
         self._play.on_click(self._toggle_play)
         self._frame.on_update(self._sought)
         self._speed.on_update(
@@ -161,7 +162,11 @@ class Panel:
         for control in (self._pose, self._in_place):
             control.on_update(self._changed)
 
-    def _add_view(self) -> None:
+    def _add_view(
+        self,
+        save: Callable[[Save, viser.ClientHandle], None],
+        look_again: Callable[[viser.ClientHandle], None],
+    ) -> None:
         gui = self._gui
         with gui.add_folder("View"):
             self._avatar = gui.add_dropdown(
@@ -171,9 +176,9 @@ class Panel:
             self._background = gui.add_rgb("Background", WHITE)
             gui.add_button(
                 "Snapshot (.png)", hint="by the project's own rasterizer, from this camera"
-            ).on_click(lambda event: self._ask("snapshot", event.client))
+            ).on_click(lambda event: _of_client(event, lambda client: save("snapshot", client)))
             gui.add_button("Splats (.ply)", hint="the Gaussians in this pose").on_click(
-                lambda event: self._ask("splats", event.client)
+                lambda event: _of_client(event, lambda client: save("splats", client))
             )
         for control in (self._avatar, self._look, self._background):
             control.on_update(self._changed)
@@ -182,7 +187,7 @@ class Panel:
         gui = self._gui
         self._jaw = [
             gui.add_slider(f"Jaw {move} (°)", -JAW_RANGE_DEG, JAW_RANGE_DEG, 0.5, 0.0)
-            for move in ("open", "sideways", "tilt")
+            for move in ("down", "sideways", "tilt")
         ]
         first = [self._expression_slider(name) for name in names[:N_FIRST_EXPRESSIONS]]
         with gui.add_folder("More expressions", expand_by_default=False):
@@ -211,9 +216,11 @@ class Panel:
             self.playback.seek(int(bounded(self._frame.value, 0, 1e9)), time.monotonic())
             self._on_change()
 
-    def _ask(self, what: Save, client: viser.ClientHandle | None) -> None:
-        if client is not None:
-            self._save(what, client)
+
+def _of_client(event: viser.GuiEvent[Any], action: Callable[[viser.ClientHandle], None]) -> None:
+    """The action for the page whose button was pressed."""
+    if event.client is not None:
+        action(event.client)
 
 
 def _put(slider: viser.GuiSliderHandle[Any], value: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,8 +15,11 @@ from common.errors import UserError
 from common.gaussians import Gaussians
 from common.io.image import to_uint8
 from common.renders import Channel, over, render
+from common.viewer.state import up_of
 
 MAX_SIDE_PX = 4096
+FOV = 0.6  # vertical angle of view at the beginning, radians
+ROOM = 1.1  # around the avatar at the beginning
 FOV_RANGE = (0.01, 3.0)  # radians
 FARTHEST_M = 1e4
 
@@ -38,6 +42,24 @@ def eye_camera(
     focal = height / (2 * math.tan(min(max(fov, FOV_RANGE[0]), FOV_RANGE[1]) / 2))
     centre = torch.tensor([width / 2, height / 2])
     return Camera(R, -R @ place, torch.tensor([focal, focal]), centre, height, width).to(torch.float32)
+
+
+@dataclass(frozen=True)
+class View:
+    """A place to look from; world space, metres."""
+
+    position: tuple[float, float, float]
+    look_at: tuple[float, float, float]
+    up: tuple[float, float, float]
+
+
+def first_view(mean: Tensor, camera: Camera) -> View:
+    """All Gaussians (N, 3) in the picture's height (FOV), in the direction of `camera`."""
+    mean = mean.detach().cpu()
+    centre = (mean.amin(0) + mean.amax(0)) / 2
+    radius = (mean - centre).norm(dim=1).max()
+    position = centre - camera.R[2] * ROOM * radius / math.sin(FOV / 2)
+    return View(*((float(x), float(y), float(z)) for x, y, z in (position, centre, up_of(camera.R))))
 
 
 @torch.no_grad()

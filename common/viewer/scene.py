@@ -79,9 +79,7 @@ class Scene:
         transforms = self.avatar.transforms(pose)[:, :3].reshape(-1, 12)
         blend = F.pad(transforms, (0, BLEND_COLUMNS - 12))
         row = PoseRow(blend, rotation_to_6d(pose.body_rotation), pose.expr, camera)
-        mean = torch.empty_like(self._base)
-        mean[self._refined.order] = self._refined.mean(row)
-        return mean
+        return self._refined.mean(row)
 
     def _ground_shift(self, state: ViewerState) -> Tensor:
         """World translation (3,) that keeps the pelvis above the place where the motion begins."""

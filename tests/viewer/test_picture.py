@@ -11,9 +11,10 @@ import roma
 import torch
 from PIL import Image
 
+from common.camera import Camera
 from common.errors import UserError
 from common.gaussians import Gaussians
-from common.viewer.picture import MAX_SIDE_PX, eye_camera, picture, png
+from common.viewer.picture import FOV, MAX_SIDE_PX, eye_camera, first_view, picture, png
 from common.viewer.splats import UNITS_PER_METRE, page_centers, page_colours, page_covariances, smallest_scale
 
 
@@ -81,3 +82,19 @@ def test_centers_and_colours_are_those_of_the_gaussians():
     mean, rgb = torch.randn(5, 3), torch.tensor([[0.0, 0.5, 1.0], [1.2, -0.1, 0.25]])
     np.testing.assert_allclose(page_centers(mean) / UNITS_PER_METRE, mean.numpy(), rtol=1e-6)
     assert page_colours(rgb).tolist() == [[0, 128, 255], [255, 0, 64]]
+
+
+def test_the_first_view_shows_all_of_the_avatar_upright_from_the_cameras_side():
+    R = roma.rotvec_to_rotmat(torch.tensor([0.3, 0.8, -0.2]))
+    camera = Camera(R, torch.tensor([0.5, 1.0, 4.0]), torch.ones(2), torch.ones(2), 1, 1)
+    mean = torch.randn(200, 3) * torch.tensor([0.3, 0.9, 0.2]) + torch.tensor([3.0, -1.0, 2.0])
+    view = first_view(mean, camera)
+    position, target, up = (torch.tensor(value) for value in (view.position, view.look_at, view.up))
+    ahead = (target - position) / (target - position).norm()
+    torch.testing.assert_close(torch.stack([ahead, up]), torch.stack([R[2], -R[1]]), atol=1e-5, rtol=0)
+    size = 500
+    focal = torch.full((2,), size / (2 * math.tan(FOV / 2)))
+    eye = Camera(R, -R @ position, focal, torch.full((2,), size / 2), size, size)
+    pixels = eye.project(mean)
+    assert (pixels > 0).all() and (pixels < size).all()
+    assert (pixels - size / 2).norm(dim=1).max() > 0.4 * size
