@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from data.dataset import Frame
+from data.packed_frame import PackedFrame
 
 CHECK_EVERY = 50  # steps whose results wait on a GPU before the host looks at them
 _SHOWN = 6
@@ -48,7 +49,7 @@ class FiniteGuard:
         self._waiting: list[_Step] = []
         self._parameters: list[tuple[str, nn.Parameter]] | None = None
 
-    def accepts(self, frame: Frame, iteration: int, terms: Losses) -> bool:
+    def accepts(self, frame: Frame | PackedFrame, iteration: int, terms: Losses) -> bool:
         """Whether to make this step's update; the gradients are in the parameters."""
         self._waiting.append(self._observe(frame, iteration, terms))
         is_immediate = self.skip or _is_on_host(self._waiting[-1].values)
@@ -84,7 +85,7 @@ class FiniteGuard:
                 f"{what} became NaN or infinite in an update; lower the learning rates (--optim.lr)"
             )
 
-    def _observe(self, frame: Frame, iteration: int, terms: Losses) -> _Step:
+    def _observe(self, frame: Frame | PackedFrame, iteration: int, terms: Losses) -> _Step:
         if self._parameters is None:
             self._parameters = list(self.model.named_parameters())
         grads = [(name, p.grad) for name, p in self._parameters if p.grad is not None]
@@ -94,7 +95,7 @@ class FiniteGuard:
         names = tuple(name for name, _ in grads)
         return _Step(frame.name, iteration, tuple(terms), names, torch.cat(values))
 
-    def _describe(self, bad: _Step, frame: Frame | None) -> str:
+    def _describe(self, bad: _Step, frame: Frame | PackedFrame | None) -> str:
         """One line; with the frame at hand, the terms are computed again where only gradients are bad."""
         values = bad.values.tolist()
         wrong = [not torch.isfinite(torch.tensor(value)) for value in values]
@@ -105,7 +106,7 @@ class FiniteGuard:
             if is_wrong
         ]
         parameters = [name for name, is_wrong in zip(bad.parameters, wrong[n:], strict=True) if is_wrong]
-        if not terms and frame is not None and self.diagnose is not None:
+        if not terms and isinstance(frame, Frame) and self.diagnose is not None:
             terms = [f"{name} has no finite gradient" for name in self._terms_of(parameters, frame)]
         said = f"loss term {_some(terms)}" if terms else "all loss terms are finite"
         said += f"; the gradient of {_some(parameters)} is not finite" if parameters else ""

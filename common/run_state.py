@@ -25,6 +25,10 @@ MAX_THREADS = 1024
 FORMAT = 1  # of the entry `run` in a snapshot
 _NO_EFFECT = ("animation.",)  # options that training does not read
 _BLOCK = 1 << 14  # bytes of a file that a fingerprint reads at its start, middle and end
+_KINDS: dict[str, Any] = {
+    "name": str, "config": dict, "data": str, "frames": list, "machine": dict, "versions": dict, "revision": str,
+    "random": dict, "n_skipped": int, "initial_rgb": Tensor | None,
+}  # fmt: skip
 _ROOT = Path(__file__).resolve().parents[1]
 
 logger = logging.getLogger(__name__)
@@ -103,6 +107,9 @@ def position_of(run: Mapping[str, Any], source: Path) -> Position:
             raise UserError(
                 f"{source} is of another version of this program; use that one, or another snapshot"
             )
+        wrong = [name for name, kind in _KINDS.items() if not isinstance(run[name], kind)]
+        if wrong:
+            raise ValueError(f"wrong kind of {wrong[0]}")
         position = Position(**run["position"])
         if not all(type(value) is int and value >= 0 for value in asdict(position).values()):
             raise ValueError(str(position))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,6 +26,14 @@ def write_safe_snapshot(path: Path, snapshot: Snapshot) -> None:
             save_file(tensors, temporary, metadata={"format": _FORMAT, "epoch": str(snapshot.epoch)})
         except SafetensorError as error:  # also raised when the disk is full
             raise UserError(f"cannot write {path}: {error}") from error
+        written = read_safe_snapshot(temporary).network
+        if not all(torch.equal(_bits(written[key]), _bits(value)) for key, value in tensors.items()):
+            raise UserError(f"{path} came back damaged from the disk; choose another folder")
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """A tensor's bytes: NaN is equal to itself there."""
+    return tensor.reshape(-1).view(torch.uint8)
 
 
 def read_safe_snapshot(path: Path) -> Snapshot:

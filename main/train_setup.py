@@ -18,6 +18,7 @@ from common.trainer import Schedule, Trainer, make_optimizer
 from common.training_run import TrainingRun, refuse_changed, resume
 from data.dataset import TEST, TRAIN_SPLITS, Subject, fitting_list, training_list
 from data.fingerprint import subject_fingerprint
+from data.packed_frame import GIB, FrameStore
 from main.jobs import Job, fitting_job, training_job
 from main.train_options import TrainArgs
 
@@ -52,6 +53,9 @@ def make_job(
         return fitting_job(args, subject, found, device), facts
     job = training_job(args, subject, device)
     if facts.initial_rgb is not None:
+        shape = tuple(facts.initial_rgb.shape)
+        if job.initial_rgb is None or job.initial_rgb.shape != shape:
+            raise UserError(f"the snapshot's colours of the start have shape {shape}: it is of another body")
         return replace(job, initial_rgb=facts.initial_rgb.to(device)), facts
     return job, replace(facts, initial_rgb=job.initial_rgb)
 
@@ -62,7 +66,7 @@ def make_trainer(
     """The optimisation loop of a job."""
     optim = args.config.optim
     objective = Objective(job.model, args.config.loss, job.initial_rgb, perceptual)
-    return Trainer(
+    trainer = Trainer(
         model=job.model,
         optimizer=make_optimizer(job.parameter_groups, optim),
         base_lr={group["name"]: group["lr"] for group in job.parameter_groups},
@@ -74,6 +78,24 @@ def make_trainer(
         seed=args.seed,
         on_step=lambda iteration, terms: None,
     )
+    is_plain = args.plain_step or args.skip_bad_frames or args.deterministic
+    if device.type == "cuda" and not is_plain:
+        make_fast(trainer, objective, args.fit_pose_to_test, args.low_memory)
+    return trainer
+
+
+def make_fast(trainer: Trainer, objective: Objective, is_fit: bool, low_memory: bool) -> None:
+    """Let a trainer on a GPU make its steps as CUDA graphs, if Triton works there."""
+    from common.fast_step import FastStep, is_possible
+
+    if is_possible(trainer.device):
+        trainer.fast = FastStep(objective, is_fit, trainer.optimizer, trainer.base_lr, low_memory)
+        trainer.store = FrameStore(
+            trainer.subject,
+            trainer.device,
+            on_device=(0.25 if low_memory else 1.5) * GIB,
+            on_host=8 * GIB,
+        )
 
 
 def make_run(

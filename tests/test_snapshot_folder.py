@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from common.checkpoint import Snapshot, newest_snapshot, read_snapshot, save_snapshot, snapshot_path
 from common.errors import UserError
-from common.run_state import FORMAT, Position
+from common.run_state import Position, RunFacts, run_entry
 from common.snapshot_folder import (
     SnapshotFolder,
     available_steps,
@@ -26,7 +27,8 @@ N_STEPS = 10  # an epoch
 def at(iteration: int, name: str = "a run") -> Snapshot:
     """A snapshot after `iteration` steps."""
     position = Position(iteration // N_STEPS, iteration % N_STEPS, iteration)
-    run = {"format": FORMAT, "position": vars(position), "name": name}
+    facts = RunFacts.of_new_run({}, "", [], torch.device("cpu"))
+    run = run_entry(replace(facts, name=name), position, 1.0, 0)
     return Snapshot((iteration - 1) // N_STEPS, {"a": torch.full((400,), float(iteration))}, None, run)
 
 

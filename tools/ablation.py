@@ -20,6 +20,7 @@ from tqdm import tqdm
 from common.checkpoint import newest_snapshot, read_snapshot
 from common.demo.truth import Truth, cloth_error_mm, identity_color_error, silhouette_iou
 from common.errors import UserError, run_command
+from common.io.atomic import atomic_path
 from common.io.json import write_json
 from data.dataset import TEST, Subject
 from main.config import ROOT, Config, Paths
@@ -201,7 +202,8 @@ def plot(table: dict[str, dict[str, list[float]]], path: Path) -> None:
         axis.set_title(metric)
         axis.set_yticks(range(len(table)), list(table))
         axis.invert_yaxis()
-    figure.savefig(path, dpi=100)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=100)
 
 
 if __name__ == "__main__":

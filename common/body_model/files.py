@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -17,6 +16,7 @@ from common.body_model.data import BodyData
 from common.body_model.pickles import read_model_pickle
 from common.errors import UserError
 from common.io.array import read_array
+from common.io.atomic import atomic_path
 from common.io.files import open_file
 from common.io.npz import read_npz
 from common.joints import JOINTS, N_EXPR, N_JOINTS, N_SHAPE
@@ -144,13 +144,8 @@ def save_body_data(
         arrays = {name: _compacted(name, array) for name, array in arrays.items()}
     if sources is not None:
         arrays[SOURCES_KEY] = np.array(json.dumps(sources))
-    part = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with part.open("wb") as stream:
-            np.savez_compressed(stream, allow_pickle=False, **arrays)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_path(file) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
 def _compacted(name: str, array: np.ndarray) -> np.ndarray:

