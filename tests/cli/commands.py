@@ -28,7 +28,10 @@ SCRIPTS = [
     "tools/report.py",
     "tools/make_demo_subject.py",
     "tools/doctor.py",
+    "tools/unwrap_texture.py",
     "tools/export_smplx_model.py",
+    "tools/convert_motion.py",
+    "tools/make_demo_motion.py",
     "tools/diffused_skinning_weights/make_skinning_weight.py",
 ]
 

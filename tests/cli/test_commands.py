@@ -14,6 +14,7 @@ from plyfile import PlyData
 
 from common.io.parameters import SMPLX_SHAPES
 from data.dataset import Subject
+from main.config import DEMO_MOTION
 from tests.body_model.bodies import tiny_body_data, write_licensed_files
 from tests.cli.commands import ROOT, SUBJECT, Workspace, run_here, succeed
 
@@ -227,6 +228,22 @@ def test_animation_over_the_background_stands_beside_the_photo(trained):
         assert np.abs(corner).mean() < 8
         assert (frame[2:8, 20:44] > 245).all()  # above the photo
     assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 0.3
+
+
+@pytest.mark.parametrize("camera", ["front", "orbit"])
+def test_animation_by_the_demo_motion_shows_the_whole_avatar(trained, tmp_path, monkeypatch, camera):
+    options = trained.options(test_epoch="1", motion_path=DEMO_MOTION, output=tmp_path, camera=camera)
+    size = ["--width", "64", "--height", "96", "--stride", "60", "--motion_fps", "900"]
+    run_here("main/animation.py", [*options, *size], monkeypatch)
+    frames, _ = frames_of(tmp_path / SUBJECT / "walk_wave.mp4")
+    assert len(frames) == 9  # every 60th of 270 frames is 5 at 15 a second, resampled to 30
+    for frame in frames[::4]:
+        assert frame.shape == (HEIGHT, 2 * WIDTH, 3)  # the photo on the left
+        is_person = (frame[:, WIDTH:] < 200).any(-1)
+        assert 0.03 < is_person.mean() < 0.6
+        edges = (is_person[0], is_person[-1], is_person[:, 0], is_person[:, -1])
+        assert not any(edge.any() for edge in edges)
+    assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 0.5
 
 
 def test_animation_needs_the_snapshot_and_the_body_alone(trained, tmp_path):

@@ -9,6 +9,19 @@ import pytest
 from tests.cli.commands import SCRIPTS, run_here
 
 SUBJECT_OPTIONS = ["subject_id", "device", "seed", "human_model_path", "skinning_field_path", "paths.output"]
+MOTION_OPTIONS = [
+    "camera",
+    "width",
+    "height",
+    "focal",
+    "fps",
+    "motion_fps",
+    "up",
+    "hands",
+    "start",
+    "end",
+    "stride",
+]
 OPTIONS = {
     "main/train.py": [
         *SUBJECT_OPTIONS,
@@ -20,15 +33,18 @@ OPTIONS = {
     ],
     "main/test.py": [*SUBJECT_OPTIONS, "test_epoch", "fit_pose_to_test"],
     "main/get_neutral_pose.py": [*SUBJECT_OPTIONS, "test_epoch", "refined"],
-    "main/animation.py": [*SUBJECT_OPTIONS, "test_epoch", "motion_path", "use_bkg", "width", "height"],
+    "main/animation.py": [*SUBJECT_OPTIONS, *MOTION_OPTIONS, "test_epoch", "motion_path", "use_bkg"],
     "main/viewer.py": [*SUBJECT_OPTIONS, "test_epoch", "motion_path", "port", "host"],
     "tools/prepare_fit_pose_to_test.py": ["root_path"],
     "tools/eval_neuman.py": ["output_path", "subject_id"],
     "tools/eval_xhumans.py": ["output_path", "subject_id"],
     "tools/prepare_body_model.py": ["human_model_path", "gender"],
     "tools/make_demo_subject.py": ["output", "size", "seed"],
+    "tools/unwrap_texture.py": ["subject_id", "split", "size", "max_frames", "albedo", "overwrite"],
     "tools/doctor.py": ["subject_id", "motion_path", "snapshot", "human_model_path", "output", "json", "all"],
     "tools/export_smplx_model.py": ["output", "body"],
+    "tools/convert_motion.py": [*MOTION_OPTIONS, "motion_path", "output", "use_bkg", "human_model_path"],
+    "tools/make_demo_motion.py": ["output"],
     "tools/diffused_skinning_weights/make_skinning_weight.py": ["human_model_path", "output", "resolution"],
 }
 
