@@ -110,6 +110,11 @@ class FiniteGuard:
             terms = [f"{name} has no finite gradient" for name in self._terms_of(parameters, frame)]
         said = f"loss term {_some(terms)}" if terms else "all loss terms are finite"
         said += f"; the gradient of {_some(parameters)} is not finite" if parameters else ""
+        if not bad.parameters:  # a step as a CUDA graph keeps its gradients to itself
+            spoiled = [name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()]
+            said += (
+                f"; {_some(spoiled)} became NaN or infinite, here or by the frame before" if spoiled else ""
+            )
         return f"iteration {bad.iteration}, frame {bad.frame}: {said}"
 
     def _terms_of(self, names: list[str], frame: Frame) -> list[str]:

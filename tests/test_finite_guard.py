@@ -103,6 +103,15 @@ def test_on_a_gpu_the_host_looks_once_in_many_steps_and_still_names_the_frame(sm
     assert device.n_looks == 1 and guard.n_skipped == 0
 
 
+def test_step_that_keeps_its_gradients_to_itself_is_known_by_what_it_spoiled(small_subject):
+    model = tiny_model()
+    with torch.no_grad():
+        model.persona.scale[0] = math.nan
+    frame = small_subject.load(*GENERATED)
+    with pytest.raises(UserError, match=r"loss term size is nan; persona\.scale became NaN or infinite"):
+        FiniteGuard(model).accepts(frame, 5, {"size": model.persona.scale.sum()})
+
+
 def test_nothing_waits_unseen_when_a_snapshot_is_written(small_subject, monkeypatch):
     OnDevice(monkeypatch)
     trainer = broken_trainer(small_subject, "term")
