@@ -103,14 +103,6 @@ def first_undamaged(paths: Iterable[Path]) -> Path:
     raise UserError(reasons[0])
 
 
-def remove_snapshots(folder: Path, after: int) -> None:
-    """Remove the snapshots of epochs after `after`: those of an earlier run."""
-    for epoch in available_epochs(folder):
-        if epoch > after:
-            for suffix in (".pth", SAFE_SUFFIX):
-                snapshot_path(folder, epoch).with_suffix(suffix).unlink(missing_ok=True)
-
-
 def save_snapshot(path: Path, snapshot: Snapshot) -> None:
     """Write a snapshot under its final name only when it is complete, on the disk and read back undamaged."""
     content = {

@@ -72,9 +72,7 @@ def evaluate(args: Args, output: Path) -> dict[str, float]:
     fitted = snapshots.with_name(snapshots.name + FIT_SUFFIX)
     renders = output / "result" / fitted.name
     options = common_options(args, output)
-    for stale in fitted.glob("snapshot_*.pth"):
-        stale.unlink()
-    run("tools/prepare_fit_pose_to_test.py", "--root_path", str(snapshots))
+    run("tools/prepare_fit_pose_to_test.py", "--root_path", str(snapshots), "--overwrite")
     run("main/train.py", *options, "--fit_pose_to_test", "--continue")
     run("main/test.py", *options, "--fit_pose_to_test")
     run("main/test.py", *options, "--unfitted_test")

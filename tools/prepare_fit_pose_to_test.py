@@ -12,12 +12,13 @@ from common.checkpoint import (
     available_epochs,
     newest_snapshot,
     read_snapshot,
-    remove_snapshots,
-    save_snapshot,
     snapshot_path,
 )
 from common.errors import UserError, run_command
 from common.evaluation import FIT_SUFFIX
+from common.run_lock import run_lock
+from common.run_state import Position
+from common.snapshot_folder import SnapshotFolder, available_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,15 +35,16 @@ def prepare(root_path: Path, overwrite: bool = False) -> Path:
     """Copy the newest snapshot with its epoch set to 0; the new file's path."""
     source = newest_snapshot(root_path)
     folder = root_path.with_name(root_path.name + FIT_SUFFIX)
-    fitted = [epoch for epoch in available_epochs(folder) if epoch > 0]
-    if fitted and not overwrite:
-        raise UserError(
-            f"{folder} has snapshots of an earlier fit (epochs {', '.join(map(str, fitted))}), from which "
-            "--continue would go on; give --overwrite to remove them"
-        )
-    target = snapshot_path(folder, 0)
-    save_snapshot(target, read_snapshot(source).at_epoch(0))
-    remove_snapshots(folder, after=0)
+    with run_lock(folder):
+        fitted = [f"epoch {epoch}" for epoch in available_epochs(folder) if epoch > 0]
+        fitted += [f"step {step}" for step in available_steps(folder)]
+        if fitted and not overwrite:
+            raise UserError(
+                f"{folder} has snapshots of an earlier fit ({', '.join(fitted)}), from which "
+                "--continue would go on; give --overwrite to remove them"
+            )
+        target = snapshot_path(folder, 0)
+        SnapshotFolder(folder, Position(0, 0, 0)).save_epoch(read_snapshot(source).at_epoch(0))
     print(f"{source} -> {target}")
     return target
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.checkpoint import read_snapshot, save_snapshot
+from common.errors import UserError
 from common.objective import Objective
 from common.snapshot_folder import available_steps, latest_snapshot
 from common.training_log import TrainingLog
@@ -215,3 +217,31 @@ def test_deterministic_runs_end_in_the_very_same_snapshots(with_field, tmp_path,
         assert content["run"]["machine"]["deterministic"] == "True"
         del content["run"]["name"]
     assert list(differing(*contents, "snapshot")) == []
+
+
+def test_a_pose_fit_that_broke_off_goes_on_to_the_very_same_poses(trained, tmp_path, fail, monkeypatch):
+    few = {"optim.n_epochs": "3", "optim.fit_repeats": "1"}
+    fit, contents = ("--fit_pose_to_test", "--continue", "--save_every", "1"), []
+    for name in ("whole", "broken"):
+        space = Workspace(trained.root, trained.subjects, tmp_path / name)
+        folder = space.snapshots.with_name(f"{SUBJECT}_fit_pose_to_test")
+        save_snapshot(
+            folder / "snapshot_0.pth", read_snapshot(trained.snapshots / "snapshot_1.pth").at_epoch(0)
+        )
+        options = ["main/train.py", [*space.options(**few), "--no_lpips", *fit]]
+        if name == "broken":
+            with monkeypatch.context() as broken:
+                n_steps = len(contents[0]["run"]["frames"])
+                in_steps(broken, lambda iteration, last=2 * n_steps - 1: break_off(iteration == last))
+                with pytest.raises(SystemExit):
+                    run_here(*options, broken)
+            assert latest_snapshot(folder).position.epoch == 1
+        run_here(*options, monkeypatch)
+        contents.append(torch.load(folder / "snapshot_2.pth", weights_only=True))
+    for key in ("network", "optimizer"):
+        assert list(differing(contents[0][key], contents[1][key], key)) == []
+
+
+def break_off(is_now: bool) -> None:
+    if is_now:
+        raise UserError("broken off")

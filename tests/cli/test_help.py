@@ -26,6 +26,10 @@ OPTIONS = {
     "main/train.py": [
         *SUBJECT_OPTIONS,
         "continue",
+        "force",
+        "save_every",
+        "skip_bad_frames",
+        "deterministic",
         "fit_pose_to_test",
         "no_lpips",
         "lpips_weights",
