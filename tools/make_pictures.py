@@ -8,13 +8,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import av
 import torch
 import tyro
 from torch import Tensor
 
 from common.errors import UserError, run_command
 from common.io.image import read_rgb, write_image
+from common.io.video import read_video
 from main.config import ROOT, Paths
 from main.setup import FIT_SUFFIX
 
@@ -68,10 +68,10 @@ def animation_row(video: Path) -> Tensor:
     """Evenly spaced frames of the animation, without the photo on their left."""
     if not video.is_file():
         raise UserError(f"missing file: {video}; run main/animation.py first")
-    with av.open(str(video)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    chosen = [frames[len(frames) * i // N_COLUMNS] for i in range(N_COLUMNS)]
-    images = [torch.from_numpy(frame).permute(2, 0, 1).float() / 255 for frame in chosen]
+    n_frames = sum(1 for _ in read_video(video))
+    shown = [n_frames * i // N_COLUMNS for i in range(N_COLUMNS)]
+    chosen = {i: frame for i, frame in enumerate(read_video(video)) if i in shown}
+    images = [torch.from_numpy(chosen[i]).permute(2, 0, 1).float() / 255 for i in shown]
     return torch.cat([half(image[:, :, image.shape[2] // 2 :]) for image in images], dim=2)
 
 

@@ -248,14 +248,23 @@ def convert_licensed_files(path: Path, gender: str) -> BodyData:
     data = _with_flame(data, path)
     hands = read_model_pickle(path / HAND_IDS)
     with _readable(path / HAND_IDS):
-        left, right = (_ids(np.asarray(hands[f"{side}_hand"]), path / HAND_IDS) for side in ("left", "right"))
+        left, right = (_ids(hands[f"{side}_hand"], path / HAND_IDS) for side in ("left", "right"))
     data = replace(data, left_hand_vertices=left, right_hand_vertices=right)
     check_body_data(data, model_file)
     return data
 
 
-def _ids(array: np.ndarray, file: Path) -> np.ndarray:
+def _plain(value: Any) -> np.ndarray:
+    """An array, or a flat list of numbers as one; nested lists out of a pickle may have no end."""
+    is_flat = isinstance(value, list) and all(type(entry) in (int, float) for entry in value)
+    if not isinstance(value, np.ndarray) and not is_flat:
+        raise TypeError("something else where an array was expected")
+    return np.asarray(value)
+
+
+def _ids(array: Any, file: Path) -> np.ndarray:
     """Vertex numbers (n,), as int64."""
+    array = _plain(array)
     if array.dtype.kind not in "iu" or (array.size and array.min() < 0):
         raise UserError(f"{file} does not hold vertex numbers; download it again")
     return array.astype(np.int64).reshape(-1)
@@ -314,7 +323,7 @@ def _with_flame(data: BodyData, path: Path) -> BodyData:
     with _readable(path / FLAME_2019):
         dirs = _wide_enough(older["shapedirs"], path / FLAME_2019)
         moves = (dirs[:, :, EXPR_START : EXPR_START + N_EXPR] != 0).any((1, 2))
-        is_face = np.isin(np.asarray(older["weights"]).argmax(1), (FLAME_HEAD, FLAME_JAW))
+        is_face = np.isin(_plain(older["weights"]).argmax(1), (FLAME_HEAD, FLAME_JAW))
         expression_vertices = flame_to_body[moves & is_face]
     return replace(data, expr_dirs=expr_dirs, expression_vertices=expression_vertices)
 

@@ -88,7 +88,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         file.seek(0)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _check_pixels is stricter
+                warnings.simplefilter(
+                    "ignore"
+                )  # of many pixels: _check_pixels is stricter; of odd animations
                 opened = Image.open(file, formats=_FORMATS)
             with opened as image:
                 _check_pixels(path, image, n_bytes)

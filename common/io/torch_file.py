@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -48,7 +49,9 @@ def read_torch_file(path: Path, what: str, remedy: str, with_checksums: bool = F
             else:
                 _check_legacy(file)
             file.seek(0)
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of unusual pickle protocols
+                content = torch.load(file, map_location="cpu", weights_only=True)
             _check_content(content)
         except _BROKEN as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

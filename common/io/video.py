@@ -13,8 +13,39 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from common.errors import UserError
 from common.io.atomic import atomic_path
+from common.io.files import open_file
+from common.io.image import MAX_PIXELS
 
+_BROKEN = (av.FFmpegError, ValueError, TypeError, OSError, EOFError, MemoryError, RuntimeError, OverflowError)
 _QUALITY = "18"  # x264 constant rate factor: visually near lossless
+
+
+def read_video(path: Path) -> Iterator[np.ndarray]:
+    """The frames (H, W, 3) uint8 RGB of an mp4 with one size, one at a time; UserError if it is broken.
+
+    FFmpeg gets the opened file and one format only, so that a file cannot make it read others.
+    """
+    with open_file(path) as file:
+        try:
+            with av.open(file, format="mp4") as container:
+                if not container.streams.video:
+                    raise UserError(f"{path} has no video in it; write it again")
+                stream = container.streams.video[0]
+                context = stream.codec_context
+                if context is None:
+                    raise ValueError("no decoder for it")
+                context.thread_count = 1
+                context.options = {"max_pixels": str(MAX_PIXELS)}
+                size = context.height, context.width
+                frame = None
+                for frame in container.decode(stream):
+                    if (frame.height, frame.width) != size:
+                        raise UserError(f"{path} changes its size from frame to frame; write it again")
+                    yield frame.to_ndarray(format="rgb24")
+                if frame is None:
+                    raise UserError(f"{path} has no frames in it; write it again")
+        except _BROKEN as error:
+            raise UserError(f"{path} is truncated or not an mp4 video ({error}); write it again") from error
 
 
 class VideoWriter:
@@ -42,16 +73,15 @@ class VideoWriter:
 
     def write(self, frame: np.ndarray) -> None:
         """Add a frame (H, W, 3) uint8 RGB; all frames must have the first one's size."""
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise ValueError(f"expected (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
+        self.write_converted(to_yuv420(frame), frame.shape)
+
+    def write_converted(self, picture: av.VideoFrame, shape: tuple[int, ...]) -> None:
+        """Add what `to_yuv420` made of a frame of this shape."""
         if self._stream is None:
-            self._shape = frame.shape
-            self._stream = self._open_stream(*frame.shape[:2])
-        if frame.shape != self._shape:
-            raise ValueError(f"expected {self._shape}, got {frame.shape}")
-        even = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-        picture = picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
+            self._shape = shape
+            self._stream = self._open_stream(*shape[:2])
+        if shape != self._shape:
+            raise ValueError(f"expected {self._shape}, got {shape}")
         with self._writing():
             self._container.mux(self._stream.encode(picture))
 
@@ -85,3 +115,13 @@ class VideoWriter:
             raise UserError(
                 f"cannot write {self.path}: {error}; free space or choose another folder"
             ) from error
+
+
+def to_yuv420(frame: np.ndarray) -> av.VideoFrame:
+    """A frame (H, W, 3) uint8 RGB as the encoder takes it: yuv420p, BT.709, even sizes."""
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f"expected (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
+    if frame.shape[0] % 2 or frame.shape[1] % 2:
+        frame = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    return picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
