@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 from tqdm import tqdm
 
-from common.avatar import Avatar
 from common.checkpoint import read_snapshot
+from common.engine import Engine, Shot
+from common.engine.speed import repeated, speed_of
 from common.errors import UserError
 from common.io.files import inside
 from common.io.image import read_rgb, to_uint8
-from common.io.video import VideoWriter
+from common.io.video_queue import VideoQueue
 from common.motion import Figure, HandComponents, MotionFrame, MotionOptions, load_motion, stage
 from common.photo_panel import photo_panel
-from common.pose import SmplxPose
-from common.renders import over, render_view
 from main import setup
 from main.config import ROOT
+
+BENCHMARK_FRAMES = {"cpu": 24, "cuda": 1000}  # at least
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,12 @@ class AnimationArgs(MotionOptions, setup.SubjectArgs):
     """Epoch of the snapshot (default: the newest)."""
     use_bkg: bool = False
     """Put the avatar over the motion's background images instead of white."""
+    benchmark: bool = False
+    """Print how many frames a second are drawn, without and with encoding."""
     output: Path = ROOT / "output" / "animation"
     """Folder; the video becomes <output>/<subject>/<motion>.mp4."""
 
 
-@torch.no_grad()
 def main(args: AnimationArgs) -> None:
     """Write the video: the photo, where the subject's data is there, and beside it the refined avatar."""
     device = setup.choose_device(args.device)
@@ -54,13 +56,24 @@ def main(args: AnimationArgs) -> None:
     model = setup.load_snapshot_person(args, read_snapshot(source), source).to(device)
     motion = stage(motion, Figure.of_avatar(model.persona), args, fps)
     photo = find_photo(args.paths.subjects / args.subject_id)
-    panel = None if photo is None else photo_panel(read_rgb(photo), motion.height)
+    panel = None if photo is None else to_uint8(photo_panel(read_rgb(photo), motion.height))
+    engine = Engine(model.persona, motion.height, motion.width, panel)
     target = inside(args.output, args.output / args.subject_id / f"{motion.name}.mp4")
-    with VideoWriter(target, fps) as video:
-        for frame in tqdm(motion.frames, desc="frames"):
-            render = render_frame(model.persona, frame, device)
-            picture = render if panel is None else torch.cat([panel, render], dim=2)
-            video.write(with_frame_number(to_uint8(picture), frame.index))
+    if args.benchmark:
+        speed = speed_of(
+            engine.pictures(map(shot, repeated(motion.frames, BENCHMARK_FRAMES))), lambda _: None
+        )
+        print(f"without encoding: {speed.per_second:.1f} frames/s ({speed.milliseconds:.3f} ms a frame)")
+    start = time.perf_counter()
+    with VideoQueue(target, fps, with_frame_number) as video:
+        pictures = tqdm(engine.pictures(map(shot, motion.frames)), desc="frames", total=len(motion.frames))
+        for frame, picture in zip(motion.frames, pictures, strict=True):
+            video.put(picture, frame.index)
+    if args.benchmark:
+        seconds = time.perf_counter() - start
+        print(
+            f"with encoding: {len(motion.frames) / seconds:.1f} frames/s, the file's start and end included"
+        )
     setup.logger.info("the video is %s", target)
 
 
@@ -84,21 +97,24 @@ def find_photo(subject: Path) -> Path | None:
     return photos[0]
 
 
-def render_frame(avatar: Avatar, frame: MotionFrame, device: torch.device) -> Tensor:
-    """The refined avatar (3, H, W) over white or over the frame's background, on the CPU."""
-    camera = frame.camera.to(device)
-    posed = avatar(SmplxPose.from_params(frame.params.to(device)), camera)
-    view = render_view(posed.refined, avatar.body, camera)
-    background = 1.0 if frame.background is None else read_rgb(frame.background).to(device)
-    return over(view["image"], view["mask"], background).cpu()
+def shot(frame: MotionFrame) -> Shot:
+    """What the engine needs of a motion's frame."""
+    path = frame.background
+    return Shot(frame.params, frame.camera, None if path is None else lambda: to_uint8(read_rgb(path)))
 
 
 def with_frame_number(picture: np.ndarray, number: int) -> np.ndarray:
     """The picture (H, W, 3) with the frame's number in its upper left corner."""
     image = Image.fromarray(picture)
     size = max(10, picture.shape[0] // 24)
-    ImageDraw.Draw(image).text((size // 2, size // 3), str(number), "red", ImageFont.load_default(size))
+    ImageDraw.Draw(image).text((size // 2, size // 3), str(number), "red", number_font(size))
     return np.asarray(image)
+
+
+@lru_cache(maxsize=4)
+def number_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of the frame number."""
+    return ImageFont.load_default(size)
 
 
 if __name__ == "__main__":

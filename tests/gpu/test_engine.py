@@ -1,0 +1,109 @@
+"""The engine's kernels against its torch functions: on a GPU, or in Triton's interpreter (test_interpreted.py)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed")
+HAS_GPU = torch.cuda.is_available()
+if not HAS_GPU and os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("no CUDA device; test_interpreted.py runs these tests", allow_module_level=True)
+
+from common.engine import Engine, Shot
+from common.engine.plain import render_plain
+from common.engine.pose_rows import PoseRow, PoseRows
+from common.engine.posing_triton import TritonNet, TritonPosing, compose
+from common.engine.static_avatar import StaticAvatar
+from common.io.image import to_uint8
+from common.rasterizer import triton_backend
+from tests.tiny_person import tiny_avatar, tiny_camera, tiny_params
+
+DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
+HEIGHT, WIDTH = 48, 32
+needs_gpu = pytest.mark.skipif(not HAS_GPU, reason="needs a CUDA device")
+
+
+@pytest.fixture(scope="module")
+def avatar():
+    """An avatar whose pose-driven offsets are large."""
+    person = tiny_avatar()
+    with torch.no_grad():
+        person.mean_offset_offset_net[-1].weight.mul_(10)
+    return person.to(DEVICE)
+
+
+@pytest.mark.parametrize(("n_terms", "tolerance"), [(3, 1e-6), (1, 1e-3)])
+@torch.no_grad()
+def test_offsets(avatar, n_terms, tolerance):
+    net = StaticAvatar.of(avatar).net
+    row = PoseRows(avatar).pack([tiny_params(1)], [tiny_camera()])[0].to(DEVICE)
+    pose_6d = PoseRow.of(row, HEIGHT, WIDTH).pose_6d
+    expected = net.offset(pose_6d)
+    found = TritonNet(net, n_terms).offset(pose_6d)
+    assert (found - expected).abs().max() < tolerance * expected.abs().max()
+
+
+@torch.no_grad()
+def test_means_with_a_grid_point_that_is_not_prepared(avatar):
+    static = StaticAvatar.of(avatar)
+    row = PoseRows(avatar).pack([tiny_params(2)], [tiny_camera()])[0].to(DEVICE)
+    pose, posing = PoseRow.of(row, HEIGHT, WIDTH), TritonPosing(static)
+    expected = static.mean(pose)
+    neutral, field = static.neutral_mean(pose)[0], static.field
+    size = torch.tensor(field.weights.shape[:3], device=DEVICE)
+    cell = ((neutral - field.lower) / (field.upper - field.lower) * (size - 1)).floor().long()
+    x, y, z = cell.clamp(torch.zeros_like(size), size - 2).tolist()
+    posing.node_row[(x * int(size[1]) + y) * int(size[2]) + z] = -1
+    posing.out.fill_(torch.nan)
+    assert (posing.mean(pose) - expected).abs().max() < 1e-5
+    assert 0 < int((posing.is_missing != 0).sum()) < len(posing.is_missing)
+
+
+@pytest.mark.parametrize("has_background", [False, True])
+def test_composition(has_background):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(4, 7, 9, generator=generator) * 1.2 - 0.1
+    background = torch.randint(0, 256, (7, 9, 3), generator=generator, dtype=torch.uint8)
+    picture = torch.full((7, 15, 3), 77, dtype=torch.uint8, device=DEVICE)
+    is_broken = torch.ones(1, dtype=torch.uint8, device=DEVICE)
+    compose(image.to(DEVICE), background.to(DEVICE) if has_background else None, picture, 6, is_broken)
+    behind = background.permute(2, 0, 1).float() / 255 if has_background else 1.0
+    expected = to_uint8(image[:3] + behind * (1 - image[3:]))
+    found = picture.cpu().numpy()
+    assert np.abs(found[:, 6:].astype(int) - expected).max() <= 1
+    assert (found[:, :6] == 77).all() and not int(is_broken)
+    compose(image.fill_(torch.nan).to(DEVICE), None, picture, 6, is_broken)
+    assert int(is_broken)
+
+
+@needs_gpu
+def test_pictures_equal_the_plain_path(avatar):
+    backgrounds = np.random.default_rng(0).integers(0, 256, (40, HEIGHT, WIDTH, 3), np.uint8)
+    shots = [
+        Shot(tiny_params(i), tiny_camera(), (lambda i=i: backgrounds[i]) if i % 3 == 0 else None)
+        for i in range(40)
+    ]
+    pictures = list(Engine(avatar, HEIGHT, WIDTH).pictures(shots))
+    for shot, picture in zip(shots, pictures, strict=True):
+        background = 1.0
+        if shot.background is not None:
+            background = torch.from_numpy(shot.background()).permute(2, 0, 1).float() / 255
+        plain = to_uint8(render_plain(avatar, shot.params, shot.camera, background))
+        assert np.abs(picture.astype(int) - plain).max() <= 1
+
+
+@needs_gpu
+def test_a_frame_that_needs_more_room_is_drawn_again(avatar, monkeypatch):
+    monkeypatch.setattr(triton_backend, "ROUNDING", 64)
+    far = replace(tiny_params(0), trans=torch.tensor([0.0, 0.0, 30.0]))
+    near = replace(tiny_params(0), trans=torch.tensor([0.0, 0.0, 1.2]))
+    shots = [Shot(params, tiny_camera(480, 320)) for params in (far, near, far, near)]
+    pictures = list(Engine(avatar, 480, 320).pictures(shots))
+    for shot, picture in zip(shots, pictures, strict=True):
+        plain = to_uint8(render_plain(avatar, shot.params, shot.camera))
+        assert np.abs(picture.astype(int) - plain).max() <= 1
