@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,11 @@ from common.finite_guard import FiniteGuard
 from common.optimizer import PersonAdam
 from common.pose_table import PoseTable
 from data.dataset import Frame, Subject
+from data.packed_frame import FrameStore, PackedFrame
 from main.config import OptimConfig
+
+if TYPE_CHECKING:
+    from common.fast_step import FastStep
 
 SHOWN_EVERY_S = 1.0  # the terms in the progress bar
 FrameKey = tuple[str, int]  # split, frame index
@@ -101,12 +106,14 @@ class Trainer:
     seed: int
     on_step: Callable[[int, Losses], None]  # iteration, detached terms
     guard: FiniteGuard | None = None  # decides about each update
+    fast: FastStep | None = None  # makes the steps, if it is there
+    store: FrameStore | None = None  # hands out the frames for `fast`
 
     def run_epoch(self, epoch: int, first_step: int = 0) -> None:
         """One pass over the epoch's frames, or over those from a step on, with a progress bar of the terms."""
         order = shuffled(self.keys, self.seed, epoch)
         frames = tqdm(
-            load_ahead(self.subject, order[first_step:]),
+            self._frames(order[first_step:]),
             initial=first_step,
             total=len(order),
             desc=f"epoch {epoch}/{self.schedule.n_epochs - 1}",
@@ -118,15 +125,31 @@ class Trainer:
                 iteration = epoch * len(order) + step
                 terms = self.step(frame, iteration)
                 self.on_step(iteration, terms)
-                if (
-                    time.monotonic() >= next_shown_s
-                ):  # not at each step: on a GPU the host waits for the values
+                if time.monotonic() >= next_shown_s:  # on a GPU the host waits for the values here
                     frames.set_postfix_str(describe(terms), refresh=False)
                     next_shown_s = time.monotonic() + SHOWN_EVERY_S
+        self.settle()
 
-    def step(self, frame: Frame, iteration: int) -> Losses:
+    def settle(self) -> None:
+        """Wait until every step so far has been made; before parameters or optimiser are looked at."""
+        if self.fast is not None:
+            self.fast.settle()
+
+    def _frames(self, keys: list[FrameKey]) -> Iterator[Frame | PackedFrame]:
+        return load_ahead(self.subject, keys) if self.store is None else self.store.frames(keys)
+
+    def step(self, frame: Frame | PackedFrame, iteration: int) -> Losses:
         """One optimisation step on one frame; returns the detached terms."""
         factor = self.schedule.factor(iteration)
+        if self.fast is not None:
+            terms = self.fast(frame, factor)
+            if terms is not None:
+                if self.guard is not None:
+                    self.guard.accepts(frame, iteration, terms)
+                return terms
+            self.fast = None  # it does not work here, and has said so
+        if isinstance(frame, PackedFrame):
+            frame = frame.unpacked(self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self.base_lr[group["name"]] * factor
         self.optimizer.zero_grad(set_to_none=True)

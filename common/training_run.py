@@ -81,6 +81,7 @@ class TrainingRun:
         self.stop.check()
 
     def _snapshot(self, epoch: int) -> Snapshot:
+        self.trainer.settle()
         optimizer = self.trainer.optimizer.state_dict()
         self.guard.check_before_saving(_tensors(optimizer["state"]))
         factor = self.trainer.schedule.factor(self.position.iteration)
