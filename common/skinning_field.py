@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 N_DIFFUSED = 25  # joints 0..24; the 30 finger joints after them keep the fixed points' values (SPEC 8)
 DIFFUSION_RATE = 0.1
+PAIRS_AT_ONCE = 2_000_000  # of a vertex and a grid point around it
 BOX_TOLERANCE_M = 1e-4  # between the grid of a file and the one computed from the body
 WEIGHTS_FILE = "diffused_skinning_weights.npy"  # (D, D, D, 55) float32
 COORDINATE_FILES = tuple(f"skinning_grid_coords_{axis}.npy" for axis in "xyz")  # (D,) metres
@@ -150,13 +151,18 @@ def _read_coordinates(path: Path) -> np.ndarray:
 
 
 def ensure_skinning_field(
-    folder: Path, body: BodyModel, settings: FieldSettings, progress: bool = True
+    folder: Path,
+    body: BodyModel,
+    settings: FieldSettings,
+    progress: bool = True,
+    device: torch.device | str = "cpu",
 ) -> SkinningField:
-    """The field of the neutral `body` from `folder`; built and saved there if there is none yet (SPEC 8)."""
+    """The field of the neutral `body` from `folder`; built on `device` and saved if there is none yet (SPEC 8)."""
     vertices = body.neutral_vertices(None, jaw_open=False).detach()
     if not any((folder / name).exists() for name in (WEIGHTS_FILE, *COORDINATE_FILES)):
         logger.info("making the diffused skinning field in %s (once)", folder)
-        build_skinning_field(vertices, body.skinning_weights, settings, progress).save(folder)
+        weights = body.skinning_weights.to(device)
+        build_skinning_field(vertices.to(device), weights, settings, progress).save(folder)
     field = SkinningField.load(folder)
     check_belongs(field, vertices, body.skinning_weights, settings, folder)
     return field
@@ -226,18 +232,32 @@ def grid_corners(vertices: Tensor, expansion: float) -> tuple[Tensor, Tensor]:
 def _fixed_points(
     vertices: Tensor, weights: Tensor, lower: Tensor, upper: Tensor, settings: FieldSettings
 ) -> tuple[Tensor, Tensor]:
-    """Which grid points (D, D, D) are near a vertex, and its weights (n_fixed, 55), in the same order."""
-    d = settings.resolution
-    x, y, z = (np.linspace(a, b, d) for a, b in zip(lower.tolist(), upper.tolist(), strict=True))
-    tree = cKDTree(vertices.detach().cpu().double().numpy())
-    masks, owners = [], []
-    for x_i in x:  # slab by slab, to bound memory
-        points = np.stack(np.meshgrid(x_i, y, z, indexing="ij"), -1).reshape(-1, 3)
-        distance, owner = tree.query(points, distance_upper_bound=settings.threshold_m, workers=-1)
-        masks.append(distance < settings.threshold_m)
-        owners.append(owner[masks[-1]])
-    is_fixed = torch.from_numpy(np.stack(masks).reshape(d, d, d)).to(weights.device)
-    return is_fixed, weights.detach()[torch.from_numpy(np.concatenate(owners)).to(weights.device)].float()
+    """Which grid points (D, D, D) are near a vertex, and the nearest one's weights (n_fixed, 55), in the same order."""
+    d, threshold, device = settings.resolution, settings.threshold_m, weights.device
+    axes = [np.linspace(a, b, d) for a, b in zip(lower.tolist(), upper.tolist(), strict=True)]
+    x, y, z = (torch.from_numpy(axis).to(device) for axis in axes)
+    first, step = torch.stack([x[0], y[0], z[0]]), torch.stack([x[1] - x[0], y[1] - y[0], z[1] - z[0]])
+    reach = [min(int(threshold / size) + 1, d) for size in step.tolist()]
+    around = torch.cartesian_prod(*[torch.arange(-r, r + 1, device=device) for r in reach])
+    nearest = torch.full((d**3,), torch.inf, dtype=torch.float64, device=device)
+    owner = torch.full((d**3,), len(vertices), device=device)
+    positions = vertices.detach().to(device).double()
+    centre = ((positions - first) / step).round().long()
+    for start in range(0, len(positions), max(1, PAIRS_AT_ONCE // len(around))):  # bounds memory
+        part = slice(start, start + max(1, PAIRS_AT_ONCE // len(around)))
+        index = centre[part, None] + around
+        vertex, place = ((index >= 0) & (index < d)).all(2).nonzero(as_tuple=True)
+        i, j, k = index[vertex, place].unbind(1)
+        distance = (torch.stack([x[i], y[j], z[k]], 1) - positions[start + vertex]).norm(dim=1)
+        near = (distance < threshold).nonzero().squeeze(1)
+        point, distance, vertex = ((i * d + j) * d + k)[near], distance[near], start + vertex[near]
+        before = nearest[point]
+        nearest.scatter_reduce_(0, point, distance, "amin")
+        owner[point[nearest[point] < before]] = len(vertices)
+        is_nearest = distance == nearest[point]
+        owner.scatter_reduce_(0, point[is_nearest], vertex[is_nearest], "amin")
+    is_fixed = nearest < torch.inf
+    return is_fixed.view(d, d, d), weights.detach()[owner[is_fixed]].float()
 
 
 def _diffuse_cpu(channels: Tensor, is_fixed: Tensor, steps: tqdm) -> Tensor:

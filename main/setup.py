@@ -137,6 +137,7 @@ def load_field(args: SubjectArgs) -> SkinningField:
         folder,
         BodyModel(data, 0),
         FieldSettings(settings.resolution, settings.n_iterations, settings.threshold_m, settings.expansion),
+        device=choose_device(args.device),
     )
 
 

@@ -6,6 +6,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -16,6 +17,7 @@ from common.body_model.body import BodyModel
 from common.body_model.files import load_body_data
 from common.errors import UserError, run_command
 from common.skinning_field import FieldSettings, build_skinning_field
+from main.setup import choose_device
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Arguments:
     """metres: grid points nearer than this to a vertex are fixed to its weights"""
     expansion: float = FieldSettings.expansion
     """growth of the bounding box on every side, as a fraction of its size"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where to compute; auto takes a GPU if there is one"""
 
 
 def main() -> None:
@@ -46,8 +50,9 @@ def main() -> None:
         )
     body = BodyModel(load_body_data(args.human_model_path, "neutral"), n_subdivisions=0)
     settings = FieldSettings(args.resolution, args.iterations, args.threshold, args.expansion)
-    vertices = body.neutral_vertices(None, jaw_open=False)
-    build_skinning_field(vertices, body.skinning_weights, settings).save(args.output)
+    device = choose_device(args.device)
+    vertices = body.neutral_vertices(None, jaw_open=False).to(device)
+    build_skinning_field(vertices, body.skinning_weights.to(device), settings).save(args.output)
     print(f"wrote the skinning field ({args.resolution}^3 grid points) to {args.output}")
 
 
