@@ -27,7 +27,7 @@ from common.export.formats import (
     write_gaussians,
 )
 from common.export.frames import frame_of, numbered
-from common.export.model import write_model
+from common.export.model import ModelMotion, write_model
 from common.export.placement import Placement
 from common.motion import Figure, HandComponents, Motion, MotionOptions, load_motion, stage
 from common.pose import SmplxParams, SmplxPose
@@ -74,7 +74,9 @@ def main(args: ExportArgs) -> None:
     avatar = model.persona
     motion = None if args.motion_path is None else load_staged(args, avatar, args.motion_path)
     if args.format == "glb":
-        moves = motion and ModelMotion.of(motion, args.frame, args.config.animation.fps, device)
+        moves = None
+        if motion is not None:
+            moves = ModelMotion.of(motion, args.frame, args.config.animation.fps, device)
         write_model(output, args.subject_id, avatar, args.options, moves)
         setup.logger.info("the model is %s", output)
     elif motion is None:

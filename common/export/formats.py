@@ -36,7 +36,7 @@ class FormatOptions:
     """glb: joints a vertex follows at most; three.js and many engines read the first 4 only."""
     n_expressions: int = 10
     """glb: how many of the 50 expression coefficients become shape keys (morph targets)."""
-    texture_size: int = 1024
+    texture_size: int = 2048
     """glb: width and height of the texture in pixels."""
 
 

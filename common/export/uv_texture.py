@@ -55,5 +55,5 @@ def bake_texture(mesh: UvMesh, colors: Tensor, size: int) -> Tensor:
 def as_png(texture: Tensor) -> bytes:
     """A texture (3, H, W) in [0, 1] as the bytes of an 8-bit .png file."""
     file = io.BytesIO()
-    Image.fromarray(to_uint8(texture)).save(file, "PNG", optimize=True)
+    Image.fromarray(to_uint8(texture)).save(file, "PNG")
     return file.getvalue()

@@ -119,7 +119,7 @@ def turntable(avatar: Avatar, settings: AnimationConfig) -> list[np.ndarray]:
     for camera in turntable_cameras(target, N_VIEWS, focal, TURNTABLE_SIZE):
         views = [_on_white(gaussians, camera) for gaussians in (posed.base, posed.refined)]
         frames.append(to_uint8(torch.cat(views, dim=2)))
-    used_rows = (np.stack(frames) < WHITE).any(axis=(0, 2, 3)).nonzero()[0]
+    used_rows = np.flatnonzero((np.stack(frames) < WHITE).any(axis=(0, 2, 3)))
     if not len(used_rows):
         return frames
     return [frame[used_rows[0] : used_rows[-1] + 1] for frame in frames]
