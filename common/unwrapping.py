@@ -147,7 +147,7 @@ class Unwrapping:
             number = np.searchsorted(codes, sample.part).clip(max=len(codes) - 1)
             is_known = codes[number] == sample.part
             votes[sample.texel[is_known], number[is_known]] += sample.weight[is_known]
-        has_votes = votes.any(1)
+        has_votes = votes.max(1) > 0
         winner = codes[votes.argmax(1)]
         self._part_color[has_votes] = colors_of(winner[has_votes])
         for i, sample in enumerate(self._samples):

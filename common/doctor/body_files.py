@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ def _check_hands(findings: Findings, file: Path, hands: dict[str, Any], facts: M
         if problem:
             findings.error("hand ids", f"{file}: {name}: {problem}", _GET_EXTRA)
             return
-    if np.intersect1d(*sides).size:
+    if np.intersect1d(sides[0], sides[1]).size:
         findings.error("hand ids", f"{file}: both hands have vertices in common", _GET_EXTRA)
     else:
         findings.ok("hand ids", f"{file.name}: {facts.n_hand} vertices a hand")
@@ -265,7 +266,7 @@ def _check_flame(findings: Findings, folder: Path, facts: ModelFacts) -> None:
     for name in (FLAME_2020, FLAME_2019):
         if not (folder / name).is_file():
             continue
-        model = findings.attempt("FLAME file", lambda name=name: read_model_pickle(folder / name))
+        model = findings.attempt("FLAME file", partial(read_model_pickle, folder / name))
         if model is not None and _is_flame(findings, folder / name, model, facts):
             models[name] = model
     if len(models) < 2:
@@ -311,8 +312,6 @@ def _check_conversion(findings: Findings, folder: Path, genders: tuple[str, ...]
     """Whether the files fit together: the conversion that training does, without writing its result."""
     for gender in genders:
         if (folder / f"smplx/SMPLX_{gender.upper()}.npz").is_file():
-            data = findings.attempt(
-                "all files together", lambda gender=gender: convert_licensed_files(folder, gender)
-            )
+            data = findings.attempt("all files together", partial(convert_licensed_files, folder, gender))
             if data is not None:
                 findings.ok("all files together", f"make the {gender} body")

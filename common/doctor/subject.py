@@ -19,11 +19,12 @@ from common.doctor.frame_maps import Maps, check_maps
 from common.doctor.person import check_camera, check_identity, check_params, check_view
 from common.doctor.reprojection import BodyView, view_body
 from common.errors import UserError
+from common.evaluation import find_ground_truth
 from common.io.array import read_array
 from common.io.image import read_mask, read_rgb
 from common.io.parameters import read_camera, read_smplx_params
 from common.pose import SmplxParams
-from data.dataset import TEST, TRAIN_SPLITS, Subject
+from data.dataset import GENERATED, TEST, TRAIN_SPLITS, Subject
 from data.frame import CAPTURED, FrameFiles
 
 Value = TypeVar("Value")
@@ -40,8 +41,7 @@ def check_subject(
         splits.append(TEST)
     elif subject.root.is_dir():
         findings.ok("split test", "there is none: the avatar can be trained, not evaluated")
-    for problem in subject.problems(splits, None if body is None else body.n_vertices):
-        findings.refused("file", _with_hint(problem), "" if ";" in problem else "see docs/data.md")
+    _check_files(findings, subject, splits, None if body is None else body.n_vertices)
     if not subject.root.is_dir():
         return
     identity = readable(lambda: subject.identity)
@@ -67,6 +67,27 @@ def check_subject(
         if len(found) > 1:
             text = ", ".join(f"{width} x {height}" for height, width in sorted(found))
             findings.warn("image sizes", f"{split}: {text}", "write all frames of a split in one size")
+
+
+def _check_files(findings: Findings, subject: Subject, splits: list[str], n_vertices: int | None) -> None:
+    """That every file is there and of the right kind and size; where a test frame lies in its video."""
+    problems = subject.problems(splits, n_vertices)
+    for problem in problems:
+        made_here = re.search(rf"({CAPTURED}|{GENERATED[0]})/smplx_optimized/smplx_\w+\.png", problem)
+        remedy = _unwrap_command(subject, made_here[1]) if made_here else ""
+        findings.refused(
+            "file", _with_hint(problem), remedy or ("" if ";" in problem else "see docs/data.md")
+        )
+    if TEST in splits and not problems:
+        findings.attempt(
+            "place of a test frame",
+            lambda: find_ground_truth(subject.root),
+            "write it again; see docs/data.md",
+        )
+
+
+def _unwrap_command(subject: Subject, split: str) -> str:
+    return f"make it with: python tools/unwrap_texture.py --subject_id {subject.root.name} --split {split}"
 
 
 def _with_hint(problem: str) -> str:
@@ -184,24 +205,22 @@ def _box(path: Path) -> tuple[float, float, float, float]:
 
 def _check_textures(findings: Findings, subject: Subject) -> None:
     """Values of the textures that colours start from."""
-    remedy = f"make them with: python tools/unwrap_texture.py --subject_id {subject.root.name} --split "
-    for split in (CAPTURED, "generated_0"):
+    for split in (CAPTURED, GENERATED[0]):
+        remedy = _unwrap_command(subject, split)
         folder = subject.root / split / "smplx_optimized"
         for name in ("smplx_texture_inpaint", "smplx_seg_inpaint"):
-            image = _pixels(lambda path=folder / f"{name}.png": read_rgb(path))
+            image = _pixels(partial(read_rgb, folder / f"{name}.png"))
             if image is not None and image.max() == image.min():
-                findings.error(
-                    "texture is empty", f"{split}: {name}.png has one colour everywhere", remedy + split
-                )
-        mask = _pixels(lambda path=folder / "smplx_texture_mask.png": read_rgb(path))
+                findings.error("texture is empty", f"{split}: {name}.png has one colour everywhere", remedy)
+        mask = _pixels(partial(read_rgb, folder / "smplx_texture_mask.png"))
         if mask is not None and mask[..., 0].max() == 0:
             findings.warn(
                 "texture mask is empty",
                 f"{split}: smplx_texture_mask.png marks no texel as seen",
-                remedy + split,
+                remedy,
             )
         elif mask is not None and mask[..., 0].min() > 0:
             findings.warn(
                 "texture mask is full", f"{split}: smplx_texture_mask.png marks every texel as seen, also unseen ones",
-                remedy + split,
+                remedy,
             )  # fmt: skip

@@ -301,6 +301,22 @@ def test_all_problems_of_all_frames_are_told_at_once(subject, body):
     assert findings.exit_code == 2
 
 
+def test_missing_textures_are_answered_with_the_tool_that_makes_them(subject, body):
+    (subject.root / "generated_0/smplx_optimized/smplx_seg_inpaint.png").unlink()
+    errors = [entry for entry in look(subject, body).entries if entry.level == "error"]
+    assert ["unwrap_texture.py --subject_id S --split generated_0" in entry.remedy for entry in errors] == [
+        True
+    ]
+
+
+def test_a_test_frame_must_lie_in_its_video(subject, body):
+    (subject.root / "test/images/1_bbox_orig.json").write_text("[0, 0, 6400, 96]")
+    errors = [entry for entry in look(subject, body).entries if entry.level == "error"]
+    assert [entry.check for entry in errors] == ["place of a test frame"] and "1_bbox_orig.json" in errors[
+        0
+    ].text
+
+
 def test_without_a_body_the_files_are_checked_and_that_is_said(subject):
     findings = look(subject, None)
     assert findings.exit_code == 1
