@@ -186,7 +186,8 @@ def read_pickle(path: Path, what: str, remedy: str) -> Any:
                 f"chumpy arrays; {remedy}"
             ) from error
         except _BROKEN as error:
-            raise UserError(f"{path} is not a readable {what} ({error}); {remedy}") from error
+            reason = str(error) or type(error).__name__
+            raise UserError(f"{path} is not a readable {what} ({reason}); {remedy}") from error
 
 
 class _Converter:

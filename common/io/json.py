@@ -16,6 +16,7 @@ from common.io.atomic import atomic_path
 from common.io.files import open_file
 
 _MAX_DEPTH = 16  # of lists in lists
+_MAX_NUMBERS = 2**22  # in a list; larger arrays belong into .npy files
 
 
 def read_json(path: Path) -> Any:
@@ -46,7 +47,8 @@ def numbers(value: Any, shape: tuple[int, ...], where: str) -> Tensor:
     `where` (file and key) begins the message of the UserError for anything that is not such numbers.
     """
     try:
-        array = np.asarray(value if _holds_numbers(value) else None)
+        count_numbers(value)
+        array = np.asarray(value)
     except (ValueError, TypeError, OverflowError):
         array = np.empty(0, dtype=object)  # ragged lists
     if array.dtype.kind not in "iuf":
@@ -66,15 +68,29 @@ def numbers(value: Any, shape: tuple[int, ...], where: str) -> Tensor:
     return tensor
 
 
-def _holds_numbers(value: Any) -> bool:
-    """Whether a value is a number or lists of them; of other lists numpy makes arrays many times their size."""
-    stack, depth = [value], 0
-    while stack and depth < _MAX_DEPTH:
-        if not all(type(entry) in (int, float, list) for entry in stack):
-            return False
-        stack = [inner for entry in stack if type(entry) is list for inner in entry]
-        depth += 1
-    return not stack
+def count_numbers(value: Any) -> int:
+    """How many numbers there are in an array or in lists of numbers, arrays and such lists.
+
+    TypeError for other content, or if it has no end.
+
+    To be asked before numpy is: of lists with text it makes arrays many times their size, and a pickle's lists may
+    hold the same list again and again.
+    """
+    return _count(value, {}, 0)
+
+
+def _count(value: Any, counted: dict[int, int], depth: int) -> int:
+    if type(value) in (int, float):
+        return 1
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "iuf":
+        return value.size
+    if type(value) not in (list, tuple) or depth > _MAX_DEPTH:
+        raise TypeError("not a list of numbers")
+    if id(value) not in counted:
+        counted[id(value)] = sum(_count(entry, counted, depth + 1) for entry in value)
+        if counted[id(value)] > _MAX_NUMBERS:
+            raise TypeError(f"over {_MAX_NUMBERS} numbers")
+    return counted[id(value)]
 
 
 def read_numbers(path: Path, shape: tuple[int, ...]) -> Tensor:

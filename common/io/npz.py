@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,8 +22,14 @@ _MAX_RATIO = 100  # and else to so many times its size; model files are under 10
 _BLOCK = 2**20
 _BROKEN = (
     ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError, OSError, EOFError,
-    NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error,
 )  # fmt: skip
+
+
+def npz_names(path: Path) -> tuple[str, ...]:
+    """Names of the arrays in an .npz; UserError if it is none."""
+    with _opened(path) as (_, archive):
+        return tuple(name.removesuffix(".npy") for name in archive.namelist())
 
 
 def read_npz(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
@@ -30,18 +38,25 @@ def read_npz(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> 
     Other arrays are not looked at. UserError if the file is broken, lacks one of `names`, declares sizes that its
     content does not have, or is a zip bomb (inflates to over 32 MiB and over a hundred times its size).
     """
+    with _opened(path) as (size, archive):
+        members = _members(archive, names, optional)
+        headers = {name: _header(archive, info) for name, info in members.items()}
+        total = sum(header.n_bytes for header in headers.values())
+        if total > max(_FREE_BYTES, _MAX_RATIO * size):
+            raise ValueError(f"its {size} bytes inflate to {total}: more than any such file needs")
+        return {name: _values(archive, info, headers[name]) for name, info in members.items()}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[int, zipfile.ZipFile]]:
+    """An archive and its size; what goes wrong with it in the block is a UserError."""
     with open_file(path) as file:
         try:
             size = _check_directory(file)
             with zipfile.ZipFile(file) as archive:
-                members = _members(archive, names, optional)
-                headers = {name: _header(archive, info) for name, info in members.items()}
-                total = sum(header.n_bytes for header in headers.values())
-                if total > max(_FREE_BYTES, _MAX_RATIO * size):
-                    raise ValueError(f"its {size} bytes inflate to {total}: more than any such file needs")
-                return {name: _values(archive, info, headers[name]) for name, info in members.items()}
+                yield size, archive
         except _BROKEN as error:
-            reason = f"{error}" or type(error).__name__
+            reason = str(error) or type(error).__name__
             raise UserError(f"{path} is not a readable .npz file ({reason}); get or make it again") from error
 
 

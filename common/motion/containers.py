@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from torch import Tensor
 
 from common.body_model.pickles import read_pickle
 from common.errors import UserError
-from common.io.files import open_file
-from common.io.json import read_json
-from common.io.npz import read_npz
+from common.io.json import count_numbers, read_json
+from common.io.npz import npz_names, read_npz
 from common.io.torch_file import read_torch_file
 
 _REMEDY = "save plain numpy arrays, best as .npz"
@@ -26,12 +24,7 @@ class LazyArrays(Mapping[str, Any]):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            with open_file(path) as file, zipfile.ZipFile(file) as archive:
-                names = archive.namelist()
-        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-            raise UserError(f"{path} is broken or no .npz file ({error}); {_REMEDY}") from error
-        self._names = tuple(name.removesuffix(".npy") for name in names)
+        self._names = npz_names(path)
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._names:
@@ -73,12 +66,15 @@ def read_content(path: Path) -> Any:
 
 def as_array(value: Any, where: str) -> np.ndarray:
     """Numbers as a finite float64 array; UserError that names `where` otherwise."""
-    if isinstance(value, Tensor):
-        value = value.detach().numpy() if value.dtype != torch.bfloat16 else value.float().numpy()
     try:
-        array = np.asarray(value)
+        if isinstance(value, Tensor):
+            value = (
+                value.detach().float().numpy() if value.dtype == torch.bfloat16 else value.detach().numpy()
+            )
+        count_numbers(value)
+        array = np.atleast_1d(np.asarray(value))
     except (ValueError, TypeError, OverflowError):
-        array = np.empty(0, dtype=object)  # ragged lists
+        array = np.empty(0, dtype=object)  # ragged lists, or something else than numbers
     if array.dtype.kind not in "iuf" or array.size == 0:
         raise UserError(f"{where} is not an array of numbers; {_REMEDY}")
     array = array.astype(np.float64)
@@ -94,7 +90,10 @@ def describe(content: Any) -> str:
         more = ", ..." if len(content) > 20 else ""
         return f"the keys {', '.join(shown)}{more}" if shown else "nothing"
     if isinstance(content, list | tuple):
-        return f"a list of {len(content)}" + (f", the first with {describe(content[0])}" if content else "")
+        inner = f", the first with {describe(content[0])}" if content and isinstance(content[0], Mapping) else ""
+        return f"a list of {len(content)}{inner}"
+            f", the first with {describe(first)}" if isinstance(first, Mapping) else ""
+        )
     return f"one {type(content).__name__}"
 
 

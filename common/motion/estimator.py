@@ -28,6 +28,7 @@ from common.motion.layouts import (
     vectors,
 )
 from common.motion.motion import Motion, from_rotation_vectors
+from common.motion.options import check_render_size
 
 FORMAT = "SMPL-X parameters"
 # Names in use for each entry, the smplx package's first.
@@ -165,7 +166,8 @@ class _Entries:
         focals, centres = vectors(*_rows(focal, n_frames), 2), vectors(*_rows(princpt, n_frames), 2)
         if (focals <= 0).any() or (centres <= 0).any():
             raise UserError(f"{self._path}: focal and principal point must be positive pixels")
-        width, height = np.round(2 * centres[0]).astype(int).tolist()
+        width, height = (max(1, round(n)) for n in (2 * centres[0]).tolist())
+        check_render_size(self._path, height, width)
         return tuple(
             Camera.identity((float(f[0]), float(f[1])), (float(c[0]), float(c[1])), height, width)
             for f, c in zip(focals, centres, strict=True)

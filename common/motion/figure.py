@@ -14,6 +14,7 @@ from common.body_model.identity import Identity
 from common.pose import SmplxPose
 
 _N_SPREAD = 300  # points taken evenly over the surface, besides the extreme ones
+_FRAMES_AT_ONCE = 256  # bounds the memory of blended transforms
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,13 @@ class Figure:
 
     def posed_points(self, rotation: Tensor, trans: Tensor) -> Tensor:
         """Surface points (T, P, 3) of rotations (T, 55, 3, 3) and translations (T, 3), in their space."""
-        transforms = self._kinematics(rotation)[1] @ self.neutral_to_zero
-        blended = torch.einsum("pj,tjab->tpab", self.weights, transforms[:, :, :3])
-        points = F.pad(self.points, (0, 1), value=1.0)
-        return torch.einsum("tpab,pb->tpa", blended, points) + trans[:, None]
+        homogeneous = F.pad(self.points, (0, 1), value=1.0)
+        parts = []
+        for some in rotation.split(_FRAMES_AT_ONCE):
+            transforms = (self._kinematics(some)[1] @ self.neutral_to_zero)[:, :, :3]
+            blended = torch.einsum("pj,tjab->tpab", self.weights, transforms)
+            parts.append(torch.einsum("tpab,pb->tpa", blended, homogeneous))
+        return torch.cat(parts) + trans[:, None]
 
     def _kinematics(self, rotation: Tensor) -> tuple[Tensor, Tensor]:
         from smplx.lbs import batch_rigid_transform  # late: importing smplx is slow

@@ -14,7 +14,7 @@ from common.io.image import check_image, image_size
 from common.io.json import numbers, read_json_object
 from common.io.parameters import read_camera, read_smplx_params, write_camera, write_smplx_params
 from common.motion.motion import Motion, stack_params
-from common.motion.options import MotionOptions
+from common.motion.options import MotionOptions, check_render_size
 
 FORMAT = "motion folder"
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -78,12 +78,13 @@ def _render_size(path: Path, first: int, options: MotionOptions) -> tuple[int, i
         camera = path / "cam_params" / f"{first}.json"
         content = read_json_object(camera, ("princpt",))
         centre = numbers(content["princpt"], (2,), f"{camera}: princpt")
-        x, y = torch.round(2 * centre).int().tolist()
+        x, y = torch.round(2 * centre).long().tolist()
         height, width = height or y, width or x
     if height < 1 or width < 1:
         raise UserError(
             f"{path} has no images and no principal point to tell its size; give --width, --height"
         )
+    check_render_size(path, height, width)
     return height, width
 
 

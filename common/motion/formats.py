@@ -11,7 +11,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.motion.amass import is_amass, read_amass
-from common.motion.containers import READERS, describe, read_content
+from common.motion.containers import READERS, as_array, describe, read_content
 from common.motion.estimator import is_estimate, read_estimate
 from common.motion.folder import is_motion_folder, read_motion_folder
 from common.motion.hands import HandComponents
@@ -124,7 +124,9 @@ def _read_world_and_camera(
         return replace(read_estimate(content[_WORLD], path, components), up="y", cameras=None)
     entries = dict(content[_CAMERA])
     if _INTRINSICS in content:
-        K = content[_INTRINSICS]
+        K = as_array(content[_INTRINSICS], f"{path}: {_INTRINSICS}")
+        if K.shape[-2:] != (3, 3):
+            raise UserError(f"{path}: {_INTRINSICS} has shape {K.shape}, expected 3 x 3 or T x 3 x 3")
         entries |= {"focal": K[..., [0, 1], [0, 1]], "princpt": K[..., :2, 2]}
     return read_estimate(entries, path, components)
 

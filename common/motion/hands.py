@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from common.errors import UserError
+from common.io.npz import read_npz
 from common.motion.motion import Motion
 
 N_VALUES = 45  # axis-angle of 15 joints
@@ -33,15 +33,14 @@ class HandComponents:
                 "register at smpl-x.is.tue.mpg.de, or save full hand poses of 45 numbers (use_pca=False)"
             )
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                components = np.asarray(arrays[key], dtype=np.float64)
-        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            components = read_npz(file, (key,))[key]
+        except UserError as error:
             raise UserError(f"{file} has no readable {key} ({error}); download it again") from error
-        if components.shape != (N_VALUES, N_VALUES):
+        if components.shape != (N_VALUES, N_VALUES) or components.dtype.kind != "f":
             raise UserError(
                 f"{file}: {key} has shape {components.shape}, expected (45, 45); download it again"
             )
-        return (coefficients @ components[:n_components]).reshape(-1, 15, 3)
+        return (coefficients @ components[:n_components].astype(np.float64)).reshape(-1, 15, 3)
 
 
 def relative_to_mean(motion: Motion, hand_mean: Tensor) -> Motion:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from common.errors import UserError
+from common.io.image import MAX_PIXELS
 
 Up = Literal["y", "z", "camera"]
 Hands = Literal["flat", "relative"]
@@ -42,6 +44,14 @@ class MotionOptions:
     """Play every so many frames of the motion, at the same speed."""
     person: int | None = None
     """Which person of a file or folder with several (default: the first)."""
+
+
+def check_render_size(path: Path, height: int, width: int) -> None:
+    """UserError for a motion that asks for larger images than this program reads and writes."""
+    if height * width > MAX_PIXELS:
+        raise UserError(
+            f"{path} asks for {width} x {height} pixels, at most {MAX_PIXELS} work; give --width, --height"
+        )
 
 
 def check_options(options: MotionOptions) -> None:

@@ -27,6 +27,7 @@ from common.io.image import check_image, image_size, read_mask, read_rgb
 from common.io.json import read_json_object, read_numbers
 from common.io.parameters import read_camera, read_smplx_params
 from common.io.video import VideoWriter, read_video
+from common.motion import load_motion
 from common.perceptual import _load_heads, _load_trunk
 from common.safe_snapshot import write_safe_snapshot
 from common.skinning_field import _read_coordinates
@@ -301,6 +302,51 @@ def folder_loader() -> Loader:
     return Loader("subject folder", "", (read_subject,), folder_changes(), b"")
 
 
+def motion_loader(suffix: str) -> Loader:
+    """Motions in one file: AMASS, SMPL-X parameters stacked, and as a list of frames."""
+    rng = np.random.default_rng(0)
+    amass = {
+        "poses": rng.normal(size=(3, 165)) * 0.1,
+        "trans": np.zeros((3, 3)),
+        "mocap_framerate": np.array(30.0),
+    }
+    stacked = {"global_orient": np.zeros((3, 3)), "body_pose": np.zeros((3, 63)), "transl": np.ones((3, 3))}
+    stacked |= {
+        "left_hand_pose": np.zeros((3, 45)),
+        "focal": np.full((3, 2), 500.0),
+        "princpt": np.full((3, 2), 8.0),
+    }
+    world = {"smpl_params_global": stacked, "smpl_params_incam": stacked, "K_fullimg": np.eye(3)}
+    single = {name: value[0] for name, value in stacked.items()}
+    contents: list[Any] = [amass, stacked, {"0": single, "1": single}, world]
+    lists: list[Any] = [json.loads(json.dumps(content, default=np.ndarray.tolist)) for content in contents]
+    if suffix == "json":
+        texts = [json.dumps(content).encode() for content in lists]
+        inputs, large = st.one_of(mutations.broken(texts), mutations.odd_json(lists)), texts[0]
+    elif suffix == "npz":
+        seeds = [_npz(content) for content in contents[:2]]
+        inputs = st.one_of(mutations.broken(seeds), *[_odd_arrays(seed) for seed in seeds])
+        large = _npz({"poses": np.zeros((2000, 165)), "trans": np.zeros((2000, 3))})
+    elif suffix == "pkl":
+        inputs = st.one_of(mutations.odd_pickle(contents), mutations.odd_pickle(lists))
+        large = pickle.dumps({"poses": np.zeros((2000, 165)), "trans": np.zeros((2000, 3))})
+    else:
+        tensors = [
+            {name: torch.from_numpy(value) for name, value in content.items()} for content in contents[:2]
+        ]
+        inputs = odd_torch_file(
+            [*map(saved, tensors)], [saved(content, False) for content in tensors], tensors
+        )
+        large = saved({"poses": torch.zeros(2000, 165), "trans": torch.zeros(2000, 3)})
+    return Loader(f"motion .{suffix}", f"walk.{suffix}", (load_motion,), inputs, large)
+
+
+def _npz(content: dict[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **content)
+    return buffer.getvalue()
+
+
 MAKERS: dict[str, Callable[[Path], Loader]] = {
     "json": lambda _: json_loader(),
     "npy": lambda _: npy_loader(),
@@ -313,6 +359,10 @@ MAKERS: dict[str, Callable[[Path], Loader]] = {
     "pth (LPIPS)": lambda _: weights_loader(),
     "safetensors": safetensors_loader,
     "mp4": mp4_loader,
+    **{
+        f"motion .{suffix}": lambda _, suffix=suffix: motion_loader(suffix)
+        for suffix in ("npz", "json", "pkl", "pt")
+    },
     "frame list": lambda _: list_loader(),
     "subject folder": lambda _: folder_loader(),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import pickle
@@ -58,21 +59,26 @@ def _hashed(value: bytes) -> bytes:
     return b"\x80\x04}" + value + b"K\x01s."
 
 
-def _laughs(depth: int, width: int = 10) -> bytes:
-    """A dict with lists of lists of lists ... that all hold the same one `width` times."""
-    program = b"\x80\x04]\x94"
-    for i in range(depth):
-        program += b"](" + b"h" + bytes([i]) + (b"h" + bytes([i])) * (width - 1) + b"e\x94"
-    return b"\x80\x04}(" + pickle.BINUNICODE + struct.pack("<I", 1) + b"x" + program[2:] + b"u."
+def laughs(depth: int, width: int = 10) -> list[Any]:
+    """Lists of lists of lists ... that all hold the same one `width` times: small here and in a pickle."""
+    value: list[Any] = ["ha"]
+    for _ in range(depth):
+        value = [value] * width
+    return value
 
 
 def exhausting_pickles() -> list[bytes]:
-    """Pickles of under a kilobyte that a careless reader needs minutes or gigabytes for."""
-    encode = b"c_codecs\nencode\n"
+    """Pickles of a few kilobytes that a careless reader needs minutes or gigabytes for."""
+    endless = laughs(25)
+    uses = (
+        endless,
+        Call(codecs.encode, endless, "latin1"),
+        Call(np.dtype, endless),
+        Call(np.ndarray, endless),
+    )
     return [
         _hashed(_nested_tuples(60)),
-        _laughs(30),
-        b"\x80\x04}(X\x01\x00\x00\x00x" + encode + _laughs(25)[10:-2] + b"X\x06\x00\x00\x00latin1\x86Ru.",
+        *(pickle.dumps(dict.fromkeys(("weights", "left_hand", "x"), use), 2) for use in uses),
         b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x.",  # bytes of a terabyte
         b"\x80\x05\x96" + struct.pack("<Q", 2**33) + b"x.",  # a bytearray of 8 GiB
         b"\x80\x04\x95" + struct.pack("<Q", 2**40) + b"}.",  # a frame of a terabyte
@@ -81,7 +87,8 @@ def exhausting_pickles() -> list[bytes]:
         b"I" + b"9" * 20_000 + b"\n.",
         b"(" * 2000 + b".",
         b"\x80\x02" + b"]" * 500 + b"a" * 499 + b".",
-        b"cbuiltins\nbytearray\n(J\xff\xff\xff\x7ftR.",
+        pickle.dumps({"x": Call(bytearray, 2**31 - 1)}, 2),
+        pickle.dumps({"x": np.zeros(1)}, 2).replace(b"K\x01\x85", b"J\xff\xff\xff\x7f\x85"),
     ]
 
 

@@ -21,7 +21,8 @@ sys.path.insert(0, str(ROOT))
 
 LOADERS = (
     "subject folder", "json", "obj", "mp4", "pth (snapshot)", "frame list", "safetensors", "npy",
-    "npz (SMPL-X)", "npz (body)", "pkl", "png", "pth (LPIPS)",
+    "npz (SMPL-X)", "npz (body)", "pkl", "png", "pth (LPIPS)", "motion .npz", "motion .json", "motion .pkl",
+    "motion .pt",
 )  # fmt: skip
 WORKER_SECONDS = 3600
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import strategies as st
 
 from tests.fuzz.mutations import MAGIC, broken, odd_zip
-from tests.fuzz.payloads import CALLS, Call, exhausting_pickles, malicious_pickles
+from tests.fuzz.payloads import CALLS, Call, exhausting_pickles, laughs, malicious_pickles
 
 
 def saved(content: Any, is_zip: bool = True) -> bytes:
@@ -56,11 +56,13 @@ def _hostile(content: Any) -> list[bytes]:
         torch.zeros(1).expand(10**9),
         torch.zeros(1, 1, 1, 1).expand(3, 32, 2**14, 2**14),
         torch.empty(2**40, device="meta"),
-        torch.sparse_coo_tensor(torch.zeros(1, 1, dtype=torch.long), torch.ones(1), (2**40,)),
+        torch.sparse_coo_tensor(
+            torch.zeros(1, 1, dtype=torch.long), torch.ones(1), (2**40,), check_invariants=False
+        ),
         torch.full((3, 4), float("nan")),
         torch.zeros(3, dtype=torch.complex64),
         torch.zeros(0, 2**40),
-        _laughs(),
+        laughs(25),
         {"x": {"y": {}}},
         {1: torch.zeros(2)},
         "text",
@@ -74,10 +76,3 @@ def _hostile(content: Any) -> list[bytes]:
     changed += [{k: v for k, v in content.items() if k != key} for key in content]
     changed += [entry for entry in entries if not isinstance(entry, Call)]
     return [saved(value, is_zip) for value in changed for is_zip in (True, False)] + [pickle.dumps(3)]
-
-
-def _laughs() -> list[Any]:
-    value: list[Any] = ["ha"]
-    for _ in range(25):
-        value = [value] * 10
-    return value

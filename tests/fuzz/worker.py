@@ -87,7 +87,7 @@ class Watch:
 
 
 class Measured:
-    """Time and memory of a block: processor `seconds`, `peak` bytes over the start, `reserved` bytes of new address space."""
+    """Processor `seconds` of a block, `peak` memory over its start and newly `reserved` address space in bytes."""
 
     def __enter__(self) -> Measured:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
