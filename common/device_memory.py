@@ -22,7 +22,7 @@ def memory_errors_explained(device: torch.device) -> Iterator[None]:
         yield
     except torch.cuda.OutOfMemoryError as error:
         raise UserError(
-            f"out of GPU memory{_use(device)}: end other programs on this GPU, {_ADVICE}"
+            f"out of GPU memory{_use(device)}: end other programs on this GPU, give --low_memory, {_ADVICE}"
         ) from error
     except MemoryError as error:
         raise UserError(f"out of memory: end other programs, {_ADVICE}") from error

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from common.checkpoint import Snapshot, load_network, load_optimizer, network_state
+from common.device_memory import memory_errors_explained
 from common.errors import UserError
 from common.finite_guard import FiniteGuard
 from common.run_state import (
@@ -56,13 +57,15 @@ class TrainingRun:
             )
             return
         self.trainer.on_step = self._step_done
-        with self._telling_what_is_left(), self.stop.deferred():
+        explained = memory_errors_explained(self.trainer.device)
+        with self._telling_what_is_left(), explained, self.stop.deferred():
             while self.position.epoch < n_epochs:
                 epoch = self.position.epoch
                 self.trainer.run_epoch(epoch, self.position.step)
                 self.snapshots.save_epoch(self._snapshot(epoch))
                 self.stop.check()
                 self.after_epoch(self.position.iteration)
+        self.stop.check()
         if self.guard.n_skipped:
             logger.warning("%d updates of bad frames were left out", self.guard.n_skipped)
 

@@ -196,6 +196,20 @@ def test_random_numbers_go_on_where_they_were():
         restore_random_state({"torch": state["torch"]}, Path("x"))
 
 
+def test_running_out_of_memory_says_what_to_lower_and_what_is_left(small_subject, tmp_path):
+    run = make_run(small_subject, tmp_path / "S", save_every=1)
+    compute = run.trainer.losses
+
+    def losses(frame):
+        if available_steps(tmp_path / "S") == [1, 2]:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return compute(frame)
+
+    run.trainer.losses = losses
+    with pytest.raises(UserError, match=r"out of GPU memory.*--body\.n_subdivisions.*snapshot_step_2\.pth"):
+        run.run()
+
+
 def test_failure_tells_which_snapshot_is_left(small_subject, tmp_path):
     run = make_run(small_subject, tmp_path / "S", save_every=2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -183,24 +184,16 @@ def test_full_disk_ends_in_one_line_and_leaves_the_last_snapshot(
     assert latest_snapshot(space.snapshots).path.name == "snapshot_0.pth"
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("chattr"), reason="root may write everywhere")
 def test_read_only_output_is_refused_before_any_work(with_field, tmp_path, fail, monkeypatch):
-    def refuse(path: object, *args: object, **kwargs: object) -> None:
-        raise OSError(30, "Read-only file system")
+    """The error is simulated: root, as tests often run, may write into any folder."""
+
+    def refuse(path: Path, *args: object, **kwargs: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    space = Workspace(with_field.root, with_field.subjects, tmp_path / "output")
-    assert "Read-only file system; choose another --paths.output" in fail(space.options())
-
-
-def test_running_out_of_gpu_memory_says_what_to_lower(with_field, tmp_path, fail, monkeypatch):
-    def too_much(self, frame):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-    monkeypatch.setattr(Objective, "training", too_much)
-    space = Workspace(with_field.root, with_field.subjects, tmp_path)
-    line = fail(space.options())
-    assert "out of GPU memory" in line and "--body.n_subdivisions" in line and "--no_lpips" in line
+    monkeypatch.setattr(Objective, "training", None)
+    line = fail(Workspace(with_field.root, with_field.subjects, tmp_path / "output").options())
+    assert "Read-only file system; choose another --paths.output" in line
 
 
 def test_deterministic_runs_end_in_the_very_same_snapshots(with_field, tmp_path, monkeypatch):
