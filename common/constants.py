@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-Values = tuple[float, ...] | tuple[tuple[float, ...], ...]
+Values = tuple[float, ...] | tuple[int, ...] | tuple[tuple[float, ...], ...]
 
 
 def constant(values: Values, like: Tensor) -> Tensor:

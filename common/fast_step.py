@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from common import gpu
 from common.fast_adam import AvatarAdam, PoseAdam
+from common.gpu.rooms import watched_rooms
 from common.objective import Objective
 from common.optimizer import PersonAdam
 from common.perceptual import Lpips
@@ -81,9 +82,13 @@ class FastStep:
         self.stream = torch.cuda.Stream(self.device)
         self.pool = torch.cuda.graph_pool_handle()
         self.graphs: dict[Kind, _Graph] = {}
+        self.measured: dict[
+            Kind, tuple[tuple[str, ...], Tensor]
+        ] = {}  # warmed up: names and values of the terms
         self.waiting: deque[_Step] = deque()
-        self.is_attached = False
+        self.is_attached = self.has_worked = False
         self.factor: float | None = None
+        self.examples: Callable[[], list[PackedFrame]] = list  # a frame of each kind to come
         optimizer.register_state_dict_post_hook(self._with_own_state)
         optimizer.register_load_state_dict_post_hook(self._forget_state)
 
@@ -92,16 +97,28 @@ class FastStep:
         from common.gpu.perceptual import HalfLpips
 
         has_bf16 = torch.cuda.get_device_capability() >= (8, 0)
-        return HalfLpips(exact, 1 if low_memory else 3, torch.bfloat16 if has_bf16 else torch.float16)
+        return HalfLpips(exact, 1 if low_memory else 5, torch.bfloat16 if has_bf16 else torch.float16)
 
-    def __call__(self, frame: Frame | PackedFrame, factor: float) -> Losses:
+    def __call__(self, frame: Frame | PackedFrame, factor: float) -> Losses | None:
         """One step at `factor` times the learning rates; its loss terms, on the device.
 
-        The terms of a step that will be repeated are those of the step before it.
+        The terms of a step that will be repeated are those of the step before it. None, with a warning, if
+        the very first step shows that graphs do not work here; nothing has changed then.
         """
         packed = frame if isinstance(frame, PackedFrame) else pack(frame.to("cpu"))
         self._attach()
-        graph = self._graph(packed)
+        try:
+            if not self.has_worked:
+                self._warm_up([packed, *self.examples()])
+            graph = self._graph(packed)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if self.has_worked:
+                raise
+            _warn(error)
+            return None
+        self.has_worked = True
         terms = torch.empty_like(graph.terms)
         self._replay(packed, factor, terms)
         self._look_back(MAX_IN_FLIGHT)
@@ -173,19 +190,15 @@ class FastStep:
 
     def _compute(self, frame: Frame) -> tuple[tuple[str, ...], Tensor, Tensor, list[Tensor | None], Tensor]:
         """Names and values of the terms, gradients of the row and of the avatar, and whether lists overflowed."""
-        from common.rasterizer.triton_backend import watched_lists
-
         row = self.rows.index_select(0, self.row_index).squeeze(0).detach().requires_grad_()
-        with gpu.kernels(), watched_lists() as lists:
+        with gpu.kernels(), watched_rooms() as is_too_small:
             terms = self.losses(frame, pose_of_row(row))
             values = torch.stack(list(terms.values()))
             d_row, *grads = torch.autograd.grad(
                 values.sum(), [row, *self.avatar_adam.parameters], allow_unused=True
             )
-        is_too_much = (
-            torch.stack([total > room for total, room in lists]).any() if lists else row.new_zeros(())
-        )
-        return tuple(terms), values.detach(), d_row, grads, is_too_much.to(torch.float32)
+        is_too_much = torch.stack(is_too_small).any().to(torch.float32)
+        return tuple(terms), values.detach(), d_row, grads, is_too_much
 
     def _step(self, frame: Frame, last: Tensor | None) -> tuple[tuple[str, ...], Tensor]:
         """The whole step; with `last` None nothing is updated."""
@@ -207,22 +220,56 @@ class FastStep:
             self.graphs[kind] = self._capture(packed)
         return self.graphs[kind]
 
+    def _warm_up(self, examples: list[PackedFrame]) -> None:
+        """One step without an update for each kind: measures rooms, compiles, allocates what stays.
+
+        All kinds before the first capture: a graph's memory is of no use to steps outside graphs.
+        """
+        for packed in {_kind(packed): packed for packed in examples}.values():
+            if _kind(packed) not in self.measured:
+                static = StaticFrame(packed, self.device)
+                static.fill(packed)
+                self.row_index.fill_(self.rows_of[packed.split, packed.index])
+                self.stream.wait_stream(torch.cuda.current_stream(self.device))
+                with torch.cuda.stream(self.stream):
+                    names, values = self._step(static.frame, None)
+                torch.cuda.current_stream(self.device).wait_stream(self.stream)
+                torch.cuda.synchronize(self.device)
+                self.measured[_kind(packed)] = names, values.clone()
+                del static, values
+        torch.cuda.empty_cache()  # what a graph needs it allocates for itself
+
     def _capture(self, packed: PackedFrame) -> _Graph:
+        self._warm_up([packed])
+        names, last = self.measured.pop(_kind(packed))
         static = StaticFrame(packed, self.device)
-        static.fill(packed)
-        self.row_index.fill_(self.rows_of[packed.split, packed.index])
-        self.stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self.stream):
-            names, values = self._step(static.frame, None)  # measures, compiles, allocates what stays
-            last = values.clone()
-            del values
-        torch.cuda.current_stream(self.device).wait_stream(self.stream)
-        torch.cuda.synchronize(self.device)
-        torch.cuda.empty_cache()  # what the graph needs it allocates for itself
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
             self._step(static.frame, last)
         return _Graph(static, graph, names, last)
+
+
+def is_possible(device: torch.device) -> bool:
+    """Whether Triton compiles and runs here; if not, a warning says why steps will be plain."""
+    try:
+        from common.gpu.perceptual import _pooled
+
+        ones = torch.ones(1, 8, 4, 4, device=device).contiguous(memory_format=torch.channels_last)
+        if not bool((_pooled(ones) == 1).all()):
+            raise RuntimeError("a test kernel gave a wrong result")
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a missing or broken compiler fails in many ways
+        _warn(error)
+        return False
+    return True
+
+
+def _warn(error: Exception) -> None:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    logger.warning(
+        "fast training steps do not work here (%s: %s); plain ones are used", type(error).__name__, reason
+    )
 
 
 def _kind(packed: PackedFrame) -> Kind:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from common.camera import Camera
+from common.pose import SmplxParams
 from data.dataset import Frame, Subject
 
 FrameKey = tuple[str, int]
@@ -51,6 +52,12 @@ class PackedFrame:
         """The same on another device, without waiting for the copy."""
         images = {name: value.to(device, non_blocking=True) for name, value in self.images.items()}
         return replace(self, images=images, camera=self.camera.to(device, non_blocking=True))
+
+    def unpacked(self, device: torch.device) -> Frame:
+        """The frame on a device; without what losses do not need (SMPL-X parameters, depth's validity, face box)."""
+        static = StaticFrame(self, device)
+        static.fill(self)
+        return static.frame
 
     def pinned(self) -> PackedFrame:
         """The same in memory that a GPU reads by itself."""
@@ -102,7 +109,7 @@ class StaticFrame:
             index=like.index,
             camera=self._camera(0, like.height, like.width),
             face_camera=self._camera(16, *like.face_size),
-            params=None,  # type: ignore[arg-type]
+            params=SmplxParams.zeros(),  # those of the pose table count
             image=images["image"],
             mask=images["mask"],
             albedo=images.get("albedo", nothing),

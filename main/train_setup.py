@@ -18,7 +18,7 @@ from common.trainer import Schedule, Trainer, make_optimizer
 from common.training_run import TrainingRun, refuse_changed, resume
 from data.dataset import TEST, TRAIN_SPLITS, Subject, fitting_list, training_list
 from data.fingerprint import subject_fingerprint
-from data.packed_frame import GIB, FrameStore
+from data.packed_frame import GIB, FrameStore, pack
 from main.jobs import Job, fitting_job, training_job
 from main.train_options import TrainArgs
 
@@ -89,7 +89,10 @@ def make_fast(trainer: Trainer, objective: Objective, is_fit: bool, low_memory: 
     from common.fast_step import FastStep, is_possible
 
     if is_possible(trainer.device):
-        trainer.fast = FastStep(objective, is_fit, trainer.optimizer, trainer.base_lr, low_memory)
+        fast = FastStep(objective, is_fit, trainer.optimizer, trainer.base_lr, low_memory)
+        of_splits = list({split: (split, index) for split, index in trainer.keys}.values())
+        fast.examples = lambda: [pack(trainer.subject.load(*key)) for key in of_splits]
+        trainer.fast = fast
         trainer.store = FrameStore(
             trainer.subject,
             trainer.device,

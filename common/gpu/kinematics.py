@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -42,8 +43,7 @@ class _Levels:
 
         self.members = [ids(level) for level in members]
         self.parents_in_level = [
-            ids([above.index(parents[j]) for j in level])
-            for above, level in zip(members[:-1], members[1:], strict=True)
+            ids([above.index(parents[j]) for j in level]) for above, level in pairwise(members)
         ]
         self.place = ids([order.index(j) for j in range(len(parents))])
         self.parent = ids([max(parent, 0) for parent in parents])

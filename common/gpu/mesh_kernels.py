@@ -1,4 +1,4 @@
-"""Triton kernels on meshes: normals, Laplacian, and drawing triangles. No postponed annotations here: Triton reads them."""
+"""Triton kernels on meshes: normals and Laplacian. No postponed annotations here: Triton reads them."""
 
 import triton
 import triton.language as tl

@@ -1,12 +1,13 @@
-"""LPIPS for training on a GPU: bf16 channels-last convolutions, distances in float32, no graph kept (SPEC 12).
+"""LPIPS for training on a GPU: bf16 channels-last convolutions, distances in float32, no autograd inside (SPEC 12).
 
 The gradient to an image is found together with its distance, a few images at a time, so that the features of the
-others never lie in memory. Targets that several images are compared with have their features computed once.
+others never lie in memory. Targets that several images are compared with go through the network once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,46 +15,50 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from common.constants import constant
 from common.gpu import perceptual_kernels as kernels
 from common.perceptual import Lpips
 
-PIXELS = 16  # of a feature map to a program
+NUMBERS = 1024  # of a feature map to a program
+ELEMENTS = 1024
+INPUT_CHANNELS = 8  # tensor cores want multiples of 8; those after the first three are 0
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Convolutions, each with ReLU, between two poolings; the last one's output is compared."""
+
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+    head: Tensor
 
 
 class HalfLpips(nn.Module):
-    """LPIPS with the weights of `Lpips`; differentiable in the first images only."""
+    """LPIPS with VGG16 and the weights of `Lpips`; differentiable in the first images only."""
 
-    def __init__(self, exact: Lpips, at_once: int = 3, dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, exact: Lpips, at_once: int = 8, dtype: torch.dtype = torch.bfloat16) -> None:
         """at_once: how many images go through the network together; fewer need less memory."""
         super().__init__()
-        self.taps, self.min_size_px = exact.taps, exact.min_size_px
-        self.at_once, self.dtype = at_once, dtype
-        self.layers: list[tuple[Tensor, Tensor, Any] | Any] = []
-        for layer in exact.trunk:
+        self.min_size_px, self.at_once, self.dtype = exact.min_size_px, at_once, dtype
+        self.blocks: list[_Block] = []
+        weights: list[Tensor] = []
+        biases: list[Tensor] = []
+        for index, layer in enumerate(exact.trunk):
             if isinstance(layer, nn.Conv2d):
-                weight = layer.weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
-                self.layers.append((weight, layer.bias.detach().to(dtype), layer))  # type: ignore[union-attr]
-            else:
-                self.layers.append(layer)
-        self.heads = [head.detach() for head in exact.heads]
+                if layer.kernel_size != (3, 3):
+                    raise ValueError("only VGG16 is supported")
+                weight = layer.weight.detach().to(dtype)
+                if weight.shape[1] < INPUT_CHANNELS:
+                    weight = F.pad(weight, (0, 0, 0, 0, 0, INPUT_CHANNELS - weight.shape[1]))
+                weights.append(weight.contiguous(memory_format=torch.channels_last))
+                assert layer.bias is not None
+                biases.append(layer.bias.detach().to(dtype))
+            elif index in exact.taps:
+                head = exact.heads[len(self.blocks)].detach()
+                self.blocks.append(_Block(tuple(weights), tuple(biases), head))
+                weights, biases = [], []
         self.shift, self.spread = exact.shift, exact.spread
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Features (B, C, h, w) at the compared layers, not normalised, of images (B, 3, H, W) in [0, 1]."""
-        x = (2 * images - 1 - self.shift) / self.spread
-        x = x.to(self.dtype, memory_format=torch.channels_last)
-        outputs = []
-        for index, layer in enumerate(self.layers):
-            if isinstance(layer, tuple):
-                weight, bias, convolution = layer
-                x = F.conv2d(x, weight, bias, convolution.stride, convolution.padding)
-            elif isinstance(layer, nn.MaxPool2d):
-                x = F.max_pool2d(x, layer.kernel_size, layer.stride)
-            else:
-                x = F.relu(x, inplace=True)
-            if index in self.taps:
-                outputs.append(x)
-        return outputs
+        self.like = torch.empty(0, dtype=torch.int32, device=self.shift.device)
 
     def forward(self, x: Tensor, y: Tensor, target: Sequence[int] | None = None) -> Tensor:
         """LPIPS (B,) of images x (B, 3, H, W) and y[target[b]]; y (T, 3, H, W), without `target` one for each."""
@@ -61,38 +66,131 @@ class HalfLpips(nn.Module):
         result: Tensor = _Distance.apply(x, y, tuple(target or range(len(x))), self)  # type: ignore[no-untyped-call]
         return result
 
-    def distance(self, x: Tensor, targets: list[Tensor]) -> Tensor:
-        """Distances (B,) of images to features of as many targets."""
-        total = x.new_zeros(len(x))
-        for head, a, b in zip(self.heads, self.features(x), targets, strict=True):
-            total = total + feature_distance(a, b, head)
-        return total
+    def input(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) as the network takes them."""
+        x = F.pad((2 * images - 1 - self.shift) / self.spread, (0, 0, 0, 0, 0, INPUT_CHANNELS - 3))
+        return x.to(self.dtype, memory_format=torch.channels_last)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Features (B, C, h, w) of images (B, 3, H, W) at the compared layers, not of unit length."""
+        return [outputs[-1] for outputs in self._outputs(images, only_last=True)]
+
+    def _outputs(self, images: Tensor, only_last: bool = False) -> list[list[Tensor]]:
+        """The output of every ReLU, or of each block's last one, block by block."""
+        x, outputs = self.input(images), []
+        for i, block in enumerate(self.blocks):
+            if i > 0:
+                x = _pooled(x)
+            of_block: list[Tensor] = []
+            for weight, bias in zip(block.weights, block.biases, strict=True):
+                x = _convolution_relu(x, weight, bias)
+                of_block = [x] if only_last else [*of_block, x]
+            outputs.append(of_block)
+        return outputs
+
+    def distance_and_gradient(
+        self, images: Tensor, targets: list[Tensor], which: Tensor, with_gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Distances (B,) of images to features targets[i][which[b]], and their gradient by the images."""
+        outputs = self._outputs(images)
+        total = images.new_zeros(len(images))
+        for block, mine, features in zip(self.blocks, outputs, targets, strict=True):
+            total = total + _distances(mine[-1], features, which, block.head)
+        return total, self._gradient(outputs, targets, which) if with_gradient else None
+
+    def _gradient(self, outputs: list[list[Tensor]], targets: list[Tensor], which: Tensor) -> Tensor:
+        """Gradient (B, 3, H, W) of the sum of the distances by the images; uses the outputs up."""
+        grad: Tensor | None = None  # of the next block's input
+        for block, mine, features in zip(self.blocks[::-1], outputs[::-1], targets[::-1], strict=True):
+            x = mine.pop()
+            grad = _tap_gradient(x, features, which, block.head, grad)
+            for weight in block.weights[:0:-1]:
+                grad = _masked(_input_gradient(grad, weight), mine.pop())
+            grad = _input_gradient(grad, block.weights[0])
+        assert grad is not None
+        return grad[:, :3].float() * (2 / self.spread)
+
+
+def _convolution_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if x.is_cuda:
+        return torch.cudnn_convolution_relu(x, weight, bias, (1, 1), (1, 1), (1, 1), 1)
+    return torch.conv2d(x, weight, bias, padding=1).relu_()
+
+
+def _input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    """Gradient by the input of a 3 x 3 convolution, whose size is that of its output."""
+    size = (grad.shape[0], weight.shape[1], *grad.shape[2:])
+    like = torch.empty_strided(size, _channels_last(size), dtype=grad.dtype, device=grad.device)
+    result: Tensor = torch.ops.aten.convolution_backward(
+        grad, like, weight, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (True, False, False)
+    )[0]
+    return result
+
+
+def _channels_last(size: tuple[int, ...]) -> tuple[int, ...]:
+    _, channels, height, width = size
+    return channels * height * width, 1, width * channels, channels
+
+
+def _pooled(x: Tensor) -> Tensor:
+    """Largest of 2 x 2; channels last."""
+    n, channels, height, width = x.shape
+    size = (n, channels, height // 2, width // 2)
+    out = torch.empty_strided(size, _channels_last(size), dtype=x.dtype, device=x.device)
+    n_elements = out.numel()
+    kernels.pool[(-(-n_elements // ELEMENTS),)](x, out, n_elements, height, width, C=channels, BLOCK=ELEMENTS)
+    return out
+
+
+def _masked(grad: Tensor, x: Tensor) -> Tensor:
+    """The gradient where the ReLU's output x is not 0; in place."""
+    n_elements = grad.numel()
+    assert grad.stride() == x.stride()
+    kernels.mask[(-(-n_elements // ELEMENTS),)](grad, x, n_elements, BLOCK=ELEMENTS)
+    return grad
+
+
+def _distances(a: Tensor, b: Tensor, which: Tensor, head: Tensor) -> Tensor:
+    """Mean over pixels (B,) of weighted squared differences of unit features a (B, C, h, w) and b[which]."""
+    n, channels, height, width = a.shape
+    n_pixels = height * width
+    block = NUMBERS // channels
+    n_blocks = -(-n_pixels // block)
+    sums = head.new_empty(n, n_blocks)
+    kernels.distance[(n_blocks, n)](a, b, which, head, sums, n_pixels, n_blocks, C=channels, BLOCK=block)
+    return sums.sum(1) / n_pixels
+
+
+def _tap_gradient(a: Tensor, b: Tensor, which: Tensor, head: Tensor, d_pooled: Tensor | None) -> Tensor:
+    """Gradient by the input of the ReLU whose output is a: of the mean distances, and through the pooling."""
+    n, channels, height, width = a.shape
+    out, block = torch.empty_like(a), NUMBERS // channels
+    kernels.tap_gradient[(-(-height * width // block), n)](
+        a, b, which, head, a if d_pooled is None else d_pooled, out, height, width,
+        C=channels, IS_POOLED=d_pooled is not None, BLOCK=block,
+    )  # fmt: skip
+    return out
 
 
 class _Distance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, target: tuple[int, ...], model: HalfLpips) -> Tensor:
         assert not ctx.needs_input_grad[1], "the second images are constants"
-        gradient = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        distances: list[Tensor | None] = [None] * len(x)
-        for one in dict.fromkeys(target):
-            with torch.no_grad():
-                features = model.features(y[one : one + 1])
-            mine = [b for b, which in enumerate(target) if which == one]
-            for start in range(0, len(mine), model.at_once):
-                part = mine[start : start + model.at_once]
-                with torch.enable_grad():
-                    images = torch.stack([x[b] for b in part]).requires_grad_(gradient is not None)
-                    distance = model.distance(images, features)
-                    if gradient is not None:
-                        (slope,) = torch.autograd.grad(distance.sum(), images)
-                        for i, b in enumerate(part):
-                            gradient[b].copy_(slope[i])
-                for b, value in zip(part, distance.detach(), strict=True):
-                    distances[b] = value
+        with_gradient = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(x) if with_gradient else None
+        distances = x.new_empty(len(x))
+        for chosen, places in _batches(target, model.at_once):
+            images = x if len(places) == len(x) else torch.stack([x[i] for i in places])
+            features = model.features(torch.stack([y[one] for one in chosen]))
+            which = constant(tuple(chosen.index(target[b]) for b in places), model.like)
+            distance, slope = model.distance_and_gradient(images, features, which, with_gradient)
+            for place, b in enumerate(places):
+                distances[b] = distance[place]
+                if gradient is not None and slope is not None:
+                    gradient[b] = slope[place]
         if gradient is not None:
             ctx.save_for_backward(gradient)
-        return torch.stack([value for value in distances if value is not None])
+        return distances
 
     @staticmethod
     @once_differentiable
@@ -101,32 +199,8 @@ class _Distance(torch.autograd.Function):
         return gradient * grad[:, None, None, None], None, None, None
 
 
-def feature_distance(a: Tensor, b: Tensor, head: Tensor) -> Tensor:
-    """Mean over pixels (B,) of the weighted squared difference of unit features a (B, C, h, w) and b (1, C, h, w)."""
-    result: Tensor = _FeatureDistance.apply(a, b, head)  # type: ignore[no-untyped-call]
-    return result
-
-
-class _FeatureDistance(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, head: Tensor) -> Tensor:
-        a, b = (t.contiguous(memory_format=torch.channels_last) for t in (a, b))
-        n, width, *size = a.shape
-        n_pixels = size[0] * size[1]
-        n_blocks = -(-n_pixels // PIXELS)
-        sums = head.new_empty(n, n_blocks)
-        kernels.distance[(n_blocks, n)](a, b, head, sums, n_pixels, n_blocks, C=width, BLOCK=PIXELS)
-        ctx.save_for_backward(a, b, head)
-        return sums.sum(1) / n_pixels
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        a, b, head = ctx.saved_tensors
-        n, width, *size = a.shape
-        n_pixels = size[0] * size[1]
-        d_a = torch.empty_like(a)
-        kernels.distance_backward[(-(-n_pixels // PIXELS), n)](
-            a, b, head, grad.contiguous(), d_a, n_pixels, C=width, BLOCK=PIXELS
-        )
-        return d_a, None, None
+def _batches(target: Sequence[int], at_once: int) -> list[tuple[list[int], list[int]]]:
+    """Targets and the images compared with them, at most so many images at a time; sharers of a target together."""
+    order = sorted(range(len(target)), key=lambda b: target[b])
+    parts = [order[start : start + at_once] for start in range(0, len(order), at_once)]
+    return [(sorted({target[b] for b in part}), part if len(parts) > 1 else sorted(part)) for part in parts]

@@ -1,4 +1,4 @@
-"""Triton kernels of the SSIM: a separable window, rows then columns. No postponed annotations here: Triton reads them."""
+"""Triton kernels of the SSIM: rows, then columns. No postponed annotations here: Triton reads them."""
 
 import triton
 import triton.language as tl

@@ -7,8 +7,7 @@ is captured there is no repeating: if a replay finds more pairs than fit, its im
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from common.gpu.rooms import is_capturing, watch
 from common.rasterizer import triton_blending, triton_lists, triton_projection
 from common.rasterizer.interface import Splats
 
@@ -86,20 +86,6 @@ class Trail:
     start: Tensor  # (n_cells,) int32 cells whose lists are not empty
     place: Tensor  # (most checkpoints, 2) int32 cell, slot
     checkpoint: Tensor  # (most checkpoints, C + 1, 16)
-
-
-_watchers: list[list[tuple[Tensor, int]]] = []  # innermost last: (number of pairs, capacity) of each call
-
-
-@contextmanager
-def watched_lists() -> Iterator[list[tuple[Tensor, int]]]:
-    """Within it, every call's number of pairs (1,), on the device, and its capacity are added to the list."""
-    seen: list[tuple[Tensor, int]] = []
-    _watchers.append(seen)
-    try:
-        yield seen
-    finally:
-        _watchers.pop()
 
 
 _capacities: dict[tuple[torch.device, int, int, int], int] = {}
@@ -278,10 +264,6 @@ def _announced(total: Tensor) -> tuple[Tensor, Any]:
     return on_host, event
 
 
-def _is_capturing(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-
-
 def _draw(
     splats: Splats, geometry: tuple[Tensor, ...], channels: Tensor, keep: bool
 ) -> tuple[Tensor, Footprints, Lists, Trail]:
@@ -291,16 +273,15 @@ def _draw(
     footprints = _project(splats, geometry)
     key = (device, n, splats.camera.height, splats.camera.width)
     capacity = _capacities.get(key, _rounded(FIRST_GUESS * n))
-    is_capturing = _is_capturing(device)
-    if is_capturing:
+    is_in_graph = is_capturing(device)
+    if is_in_graph:
         capacity = _rounded(GRAPH_SPARE * capacity)
-    on_host, event = (None, None) if is_capturing else _announced(footprints.end[n - 1 :])
+    on_host, event = (None, None) if is_in_graph else _announced(footprints.end[n - 1 :])
     while True:
         lists = _list(footprints, tiles_x, n_tiles, capacity)
         image, trail = _blend(splats, footprints, lists, channels, keep)
         if on_host is None:
-            for watcher in _watchers[-1:]:
-                watcher.append((footprints.end[n - 1 :], capacity))
+            watch(footprints.end[n - 1 :], capacity)
             return image, footprints, lists, trail
         if event is not None:
             event.synchronize()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -57,6 +57,18 @@ def _read(place: str) -> np.ndarray:
     file, name = place.split(":")
     with np.load(GOLDEN_DIR / file, allow_pickle=False) as stored:
         return stored[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def chosen_device() -> Iterator[None]:
+    """The device of all golden tests: TEST_DEVICE, else the CPU."""
+    if os.environ.get("TEST_DEVICE", "cpu") == "cpu":
+        yield
+        return
+    from tests.golden.on_cuda import on_cuda
+
+    with on_cuda():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,12 @@ HAS_GPU = torch.cuda.is_available()
 if not HAS_GPU and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("no CUDA device; test_interpreted.py runs these tests", allow_module_level=True)
 
-from common import gpu  # noqa: E402
-from common.boundary import dilate, dilate_by, dilation_kernel_size, dilation_reach  # noqa: E402
-from common.losses import depth_loss  # noqa: E402
-from common.pose_table import pose_of_row  # noqa: E402
-from data.packed_frame import StaticFrame, pack  # noqa: E402
-from tests.tiny_person import tiny_model, tiny_objective  # noqa: E402
+from common import gpu
+from common.boundary import dilate, dilate_by, dilation_kernel_size, dilation_reach
+from common.losses import depth_loss
+from common.pose_table import pose_of_row
+from data.packed_frame import StaticFrame, pack
+from tests.tiny_person import tiny_model, tiny_objective
 
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
 
@@ -32,7 +32,7 @@ def test_terms_and_gradients_are_the_plain_ones(small_subject, key) -> None:
     expected = torch.autograd.grad(
         sum(plain.values()), [p for _, p in named], allow_unused=True, retain_graph=True
     )
-    pose = {name: p for name, p in table.stored(*key).items()}
+    pose = dict(table.stored(*key).items())
     of_pose = torch.autograd.grad(sum(plain.values()), list(pose.values()))
     row = table.pack()[list(table.named_frames()).index(key)].clone().requires_grad_()
     static = StaticFrame(pack(small_subject.load(*key)), DEVICE)
