@@ -90,10 +90,10 @@ def describe(content: Any) -> str:
         more = ", ..." if len(content) > 20 else ""
         return f"the keys {', '.join(shown)}{more}" if shown else "nothing"
     if isinstance(content, list | tuple):
-        inner = f", the first with {describe(content[0])}" if content and isinstance(content[0], Mapping) else ""
-        return f"a list of {len(content)}{inner}"
-            f", the first with {describe(first)}" if isinstance(first, Mapping) else ""
+        inner = (
+            f", the first with {describe(content[0])}" if content and isinstance(content[0], Mapping) else ""
         )
+        return f"a list of {len(content)}{inner}"
     return f"one {type(content).__name__}"
 
 

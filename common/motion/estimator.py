@@ -148,6 +148,8 @@ class _Entries:
                 trans = trans + vectors(found[0], n_frames, found[1], 3)
         rotation = self.optional("camera_rotation")
         if rotation is not None:
+            if rotation[0].shape[-2:] != (3, 3):
+                raise UserError(f"{rotation[1]} has shape {rotation[0].shape}, expected 3 x 3 or T x 3 x 3")
             rotvec = rotvec_of_matrices(rotation[0].reshape(-1, 3, 3), rotation[1])
             if np.abs(rotvec).max() > 1e-3:
                 raise UserError(
