@@ -96,6 +96,7 @@ def test_python_objects_that_are_not_needed_do_not_hinder(tmp_path):
         ({"expression": np.zeros((4, 10))}, r"expression has shape \(4, 10\)"),
         ({"jaw_pose": np.array(["a"] * 5)}, "jaw_pose is not an array of numbers"),
         ({"fps": 0}, "fps must be one number"),
+        ({"camera_rotation": np.zeros((5, 3))}, r"camera_rotation has shape \(5, 3\)"),
         ({"camera_rotation": np.diag([1.0, -1.0, -1.0])}, "camera_rotation is not the identity"),
     ],
 )
