@@ -67,7 +67,7 @@ def _group(name: str, parameters: list[nn.Parameter], lr: float) -> dict:
     return {"name": name, "params": parameters, "lr": lr}
 
 
-def make_optimizer(groups: list[dict], optim: OptimConfig) -> torch.optim.Adam:
+def make_optimizer(groups: list[dict], optim: OptimConfig) -> PersonAdam:
     """Adam as published; parameters without a gradient in a step are left alone, moments included."""
     return PersonAdam(groups, lr=0.0, eps=optim.eps)
 
@@ -96,7 +96,7 @@ class Trainer:
     """Runs epochs of one-frame steps; what a step computes is the caller's `losses` function."""
 
     model: PersonModel
-    optimizer: torch.optim.Adam
+    optimizer: PersonAdam
     base_lr: dict[str, float]  # learning rate of each parameter group by name, before the schedule's factor
     schedule: Schedule
     subject: Subject
