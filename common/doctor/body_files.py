@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,8 @@ from common.body_model.files import (
 from common.body_model.pickles import read_model_pickle
 from common.doctor.findings import Findings
 from common.errors import UserError
+from common.io.array import read_array
+from common.io.npz import npz_shapes, read_npz
 from common.joints import N_EXPR, N_JOINTS
 
 SMPLX_SITE, FLAME_SITE = "https://smpl-x.is.tue.mpg.de", "https://flame.is.tue.mpg.de"
@@ -98,30 +99,8 @@ def _source(name: str) -> str:
     return _GET_EXTRA if name in (FLAME_IDS, HAND_IDS, UV) else _GET_SMPLX
 
 
-def array_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the arrays in an .npz from their headers alone; UserError if it is broken."""
-    shapes = {}
-    try:
-        with zipfile.ZipFile(file) as archive:
-            for name in archive.namelist():
-                with archive.open(name) as stream:
-                    major, _ = np.lib.format.read_magic(stream)
-                    read = (
-                        np.lib.format.read_array_header_1_0
-                        if major == 1
-                        else np.lib.format.read_array_header_2_0
-                    )
-                    shapes[name.removesuffix(".npy")] = tuple(read(stream)[0])
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{file} is truncated or not an .npz file ({error}); {_GET_SMPLX}") from error
-    return shapes
-
-
 def _check_model(findings: Findings, file: Path, facts: ModelFacts) -> None:
     """One SMPL-X file by the shapes of its arrays."""
-    shapes = findings.attempt("SMPL-X file", lambda: array_shapes(file))
-    if shapes is None:
-        return
     n_vertices, n_columns = facts.n_vertices, facts.n_columns
     expected: dict[str, tuple[int, ...]] = {
         "v_template": (n_vertices, 3),
@@ -134,6 +113,9 @@ def _check_model(findings: Findings, file: Path, facts: ModelFacts) -> None:
         "hands_meanl": (45,),
         "hands_meanr": (45,),
     }
+    shapes = findings.attempt("SMPL-X file", lambda: npz_shapes(file, list(expected)), _GET_SMPLX)
+    if shapes is None:
+        return
     found = {name: shapes.get(name) for name in expected}
     if found == expected:
         findings.ok(
@@ -159,11 +141,11 @@ def _check_genders(findings: Findings, folder: Path, genders: list[str]) -> None
     for gender in genders:
         file = _model(folder, gender)
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                template = np.asarray(arrays["v_template"], np.float64)
-                named = str(arrays["gender"]) if "gender" in arrays else gender
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            arrays = read_npz(file, ("v_template",), optional=("gender",))
+        except UserError:
             continue  # told by _check_model
+        template = arrays["v_template"].astype(np.float64)
+        named = str(arrays.get("gender", gender))
         if named.lower() != gender:
             findings.error(
                 "gender", f"{file} says of itself that it is the {named.lower()} model", _GET_SMPLX
@@ -198,10 +180,8 @@ def _check_lists(findings: Findings, folder: Path, facts: ModelFacts) -> None:
 
 
 def _check_flame_ids(findings: Findings, file: Path, facts: ModelFacts) -> None:
-    try:
-        ids = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        findings.error("FLAME ids", f"{file} is not a readable .npy file ({error})", _GET_EXTRA)
+    ids = findings.attempt("FLAME ids", lambda: read_array(file), _GET_EXTRA)
+    if ids is None:
         return
     problem = _id_problem(ids, facts.n_flame, facts.n_vertices)
     if problem:

@@ -74,10 +74,10 @@ def _check_files(findings: Findings, subject: Subject, splits: list[str], n_vert
     problems = subject.problems(splits, n_vertices)
     for problem in problems:
         made_here = re.search(rf"({CAPTURED}|{GENERATED[0]})/smplx_optimized/smplx_\w+\.png", problem)
-        remedy = _unwrap_command(subject, made_here[1]) if made_here else ""
-        findings.refused(
-            "file", _with_hint(problem), remedy or ("" if ";" in problem else "see docs/data.md")
-        )
+        if made_here:
+            findings.error("file", problem.rpartition("; ")[0], _unwrap_command(subject, made_here[1]))
+        else:
+            findings.refused("file", _with_hint(problem), "" if ";" in problem else "see docs/data.md")
     if TEST in splits and not problems:
         findings.attempt(
             "place of a test frame",

@@ -32,6 +32,16 @@ def npz_names(path: Path) -> tuple[str, ...]:
         return tuple(name.removesuffix(".npy") for name in archive.namelist())
 
 
+def npz_shapes(path: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of those of the named arrays that an .npz has, by their headers alone; UserError if it is broken."""
+    with _opened(path) as (_, archive):
+        shapes = {}
+        for name, info in _members(archive, (), names).items():
+            with archive.open(info) as member:
+                shapes[name] = read_header(member, NUMBERS + TEXT).shape
+        return shapes
+
+
 def read_npz(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """Arrays of numbers or text of an .npz by their names; those in `optional` may be missing.
 
