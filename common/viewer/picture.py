@@ -19,7 +19,7 @@ from common.viewer.state import up_of
 
 MAX_SIDE_PX = 4096
 FOV = 0.6  # vertical angle of view at the beginning, radians
-ROOM = 1.1  # around the avatar at the beginning
+ROOM = 1.3  # around the avatar at the beginning
 FOV_RANGE = (0.01, 3.0)  # radians
 FARTHEST_M = 1e4
 
