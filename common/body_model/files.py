@@ -302,8 +302,8 @@ def _read_smplx(file: Path, uv_file: Path) -> BodyData:
 
 
 def _wide_enough(shape_dirs: Any, file: Path) -> np.ndarray:
-    if not isinstance(shape_dirs, np.ndarray) or shape_dirs.dtype.kind != "f":
-        raise UserError(f"{file}: shapedirs is not an array of floats; download the file again")
+    if not isinstance(shape_dirs, np.ndarray) or shape_dirs.dtype.kind not in "fiu":
+        raise UserError(f"{file}: shapedirs is not an array of numbers; download the file again")
     if shape_dirs.ndim != 3 or shape_dirs.shape[2] < EXPR_START + N_EXPR:
         raise UserError(
             f"{file}: shapedirs has shape {shape_dirs.shape}, expected (V, 3, 400); "
