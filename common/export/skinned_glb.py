@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import roma
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -128,6 +127,8 @@ def _shape(buffer: GlbBuffer, displacement: Tensor) -> int:
 
 def _joint_nodes(skin: Skin, pose: SkeletonPose) -> list[dict[str, Any]]:
     """A node a joint in joint order, each placed relative to its parent."""
+    import roma  # late: importing it is slow
+
     parents = torch.tensor(PARENTS)
     offset = skin.rest_joints - skin.rest_joints[parents.clamp(min=0)]
     offset = torch.cat([pose.root_translation[None], offset[1:]])
@@ -142,6 +143,8 @@ def _joint_nodes(skin: Skin, pose: SkeletonPose) -> list[dict[str, Any]]:
 
 def _animation(buffer: GlbBuffer, clip: Clip, has_shapes: bool) -> dict[str, Any]:
     """Rotations of all joints, translation of the root, and weights of the expression shapes, a key a frame."""
+    import roma
+
     times = np.arange(len(clip.poses)) / clip.fps
     time = buffer.add_array(times.astype(np.float32), with_bounds=True)
     samplers: list[dict[str, Any]] = []
