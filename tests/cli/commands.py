@@ -29,6 +29,7 @@ SCRIPTS = [
     "tools/make_demo_subject.py",
     "tools/doctor.py",
     "tools/unwrap_texture.py",
+    "tools/picture_subject.py",
     "tools/export_smplx_model.py",
     "tools/convert_motion.py",
     "tools/make_demo_motion.py",

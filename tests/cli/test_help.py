@@ -45,6 +45,7 @@ OPTIONS = {
     "tools/prepare_body_model.py": ["human_model_path", "gender"],
     "tools/make_demo_subject.py": ["output", "size", "seed"],
     "tools/unwrap_texture.py": ["subject_id", "split", "size", "max_frames", "albedo", "overwrite"],
+    "tools/picture_subject.py": ["subject_id", "frame", "output"],
     "tools/doctor.py": ["subject_id", "motion_path", "snapshot", "human_model_path", "output", "json", "all"],
     "tools/export_smplx_model.py": ["output", "body"],
     "tools/convert_motion.py": [*MOTION_OPTIONS, "motion_path", "output", "use_bkg", "human_model_path"],

@@ -49,6 +49,12 @@ def test_textures_of_both_splits_are_made_and_not_replaced_unasked(made, monkeyp
     assert image_size(space.subject / "captured/smplx_optimized/smplx_texture.png") == (32, 32)
 
 
+def test_the_picture_of_a_subject_s_files_shows_two_rows_of_panels(made, monkeypatch, tmp_path):
+    run_here("tools/picture_subject.py", options_of(made, "--output", str(tmp_path / "p.png")), monkeypatch)
+    height, width = image_size(tmp_path / "p.png")
+    assert height == 2 * (168 + 30 + 8) and width > 6 * 168
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
     [
