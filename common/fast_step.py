@@ -70,7 +70,7 @@ class FastStep:
         base_lr: dict[str, float],
         low_memory: bool,
     ) -> None:
-        self.optimizer, self.base_lr = optimizer, base_lr
+        self.optimizer, self.base_lr, self.low_memory = optimizer, base_lr, low_memory
         self.table = objective.model.smplx_param_dict
         self.objective = copy.copy(objective)
         if isinstance(objective.perceptual, Lpips):
@@ -97,7 +97,7 @@ class FastStep:
         from common.gpu.perceptual import HalfLpips
 
         has_bf16 = torch.cuda.get_device_capability() >= (8, 0)
-        return HalfLpips(exact, 1 if low_memory else 5, torch.bfloat16 if has_bf16 else torch.float16)
+        return HalfLpips(exact, 1 if low_memory else 3, torch.bfloat16 if has_bf16 else torch.float16)
 
     def __call__(self, frame: Frame | PackedFrame, factor: float) -> Losses | None:
         """One step at `factor` times the learning rates; its loss terms, on the device.
@@ -197,7 +197,8 @@ class FastStep:
             d_row, *grads = torch.autograd.grad(
                 values.sum(), [row, *self.avatar_adam.parameters], allow_unused=True
             )
-        is_too_much = torch.stack(is_too_small).any().to(torch.float32)
+        flags = is_too_small or [torch.zeros((), dtype=torch.bool, device=self.device)]  # none outside graphs
+        is_too_much = torch.stack(flags).any().to(torch.float32)
         return tuple(terms), values.detach(), d_row, grads, is_too_much
 
     def _step(self, frame: Frame, last: Tensor | None) -> tuple[tuple[str, ...], Tensor]:
@@ -210,6 +211,19 @@ class FastStep:
         self.pose_adam.step(self.row_index, d_row, self.is_left_out)
         last.copy_(torch.where(self.is_left_out > 0, last, values))
         return names, last
+
+    @torch.no_grad()
+    def _remember_photo(self, packed: PackedFrame, static: StaticFrame) -> None:
+        """If there is one photo only, its perceptual features are constants."""
+        perceptual = self.objective.perceptual
+        if isinstance(perceptual, Lpips | None) or not packed.is_captured or self.low_memory:
+            return
+        perceptual.remembered.clear()  # type: ignore[attr-defined]
+        if len(self.table.frames(packed.split)) == 1:
+            static.fill(packed)
+            images = [static.images[name] for name in ("image", "albedo", "face_patch")]
+            perceptual.remember(images)  # type: ignore[attr-defined]
+            torch.cuda.synchronize(self.device)
 
     def _graph(self, packed: PackedFrame) -> _Graph:
         kind = _kind(packed)
@@ -243,6 +257,7 @@ class FastStep:
         self._warm_up([packed])
         names, last = self.measured.pop(_kind(packed))
         static = StaticFrame(packed, self.device)
+        self._remember_photo(packed, static)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
             self._step(static.frame, last)

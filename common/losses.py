@@ -155,7 +155,7 @@ def _of_targets(perceptual: Perceptual | None, targets: list[Tensor]) -> Percept
         return perceptual
     different = list({id(target): target for target in targets}.values())
     which = [next(i for i, other in enumerate(different) if other is target) for target in targets]
-    return lambda x, _: perceptual(x, torch.stack(different), which)  # type: ignore[call-arg]
+    return lambda x, _: perceptual(x, different, which)  # type: ignore[call-arg, arg-type]
 
 
 def photo_weight(boundary: Tensor, boundary_factor: float = 0.1) -> Tensor:

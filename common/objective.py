@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common import losses
+from common import gpu, losses
 from common.avatar import Avatar, PosedAvatar
 from common.body_model.body import BodyModel
+from common.gpu.branch import Branch
 from common.losses import Perceptual
 from common.mesh import laplacian
 from common.pose import SmplxPose
@@ -78,27 +79,38 @@ class Objective:
 
     def training(self, frame: Frame, pose: SmplxPose | None = None) -> Losses:
         """All terms of a captured or generated frame; without `pose` the frame's own of the table."""
-        if self.initial_rgb is None:
-            raise ValueError("training needs the initial colours")
-        config = self.config
         pose = pose or self.model.smplx_param_dict.pose(frame.split, frame.index)
         posed = self.avatar(pose, frame.camera)
-        renders = render_training(
-            posed,
-            self.avatar.body_vertices(pose, frame.camera),
-            self.body,
-            frame.camera,
-            self.initial_rgb,
-            frame.face_camera if frame.is_captured else None,
-            BoundarySettings(config.boundary_threshold, config.boundary_ratio, config.boundary_ratio_patch),
-        )
+        renders = self.renders(posed, pose, frame)
+        gpu.keep(posed, renders)
+        beside = Branch(posed.base_mean, 0)
+        with beside.aside():
+            geometry = self._geometry_terms(renders, frame)
+            others = {**self._part_terms(renders, frame), **self.smoothness_terms(posed, renders)}
+            gpu.keep(geometry, others)
         photo = renders.photo
         terms = (
             self._generated_terms(renders, frame)
             if photo is None
             else self._captured_terms(renders, photo, frame)
         )
-        return {**terms, **self._part_terms(renders, frame), **self.smoothness_terms(posed, renders)}
+        beside.join()
+        return {**terms, **geometry, **others}
+
+    def renders(self, posed: PosedAvatar, pose: SmplxPose, frame: Frame) -> TrainingRenders:
+        """All renders of a captured or generated frame."""
+        if self.initial_rgb is None:
+            raise ValueError("training needs the initial colours")
+        config = self.config
+        return render_training(
+            posed,
+            lambda: self.avatar.body_vertices(pose, frame.camera),
+            self.body,
+            frame.camera,
+            self.initial_rgb,
+            frame.face_camera if frame.is_captured else None,
+            BoundarySettings(config.boundary_threshold, config.boundary_ratio, config.boundary_ratio_patch),
+        )
 
     def fitting(self, frame: Frame, pose: SmplxPose | None = None) -> Losses:
         """The terms of pose fitting: images and geometry, all with weight 1; `pose` as in `training`."""
@@ -130,7 +142,7 @@ class Objective:
         )
 
     def _generated_terms(self, renders: TrainingRenders, frame: Frame) -> Losses:
-        """Image and geometry terms of a generated frame."""
+        """Image terms of a generated frame."""
         aux = over(renders.refined.image_aux, renders.refined.mask.detach(), frame.image)
         terms = self._image_losses(
             {
@@ -139,12 +151,19 @@ class Objective:
                 "img_aux_refined": (aux, frame.image),
             }
         )
-        terms["geo"] = self._geometry(renders.base, frame, 1.0)
-        terms["geo_refined"] = self._geometry(renders.refined, frame, 1.0)
+        return losses.reduce_terms(terms, self._factors(terms))
+
+    def _geometry_terms(self, renders: TrainingRenders, frame: Frame) -> Losses:
+        """Mask, depth, normals and parts of both avatars; weaker on photos."""
+        factor = self.config.captured_geometry if frame.is_captured else 1.0
+        terms = {
+            "geo": self._geometry(renders.base, frame, factor),
+            "geo_refined": self._geometry(renders.refined, frame, factor),
+        }
         return losses.reduce_terms(terms, self._factors(terms))
 
     def _captured_terms(self, renders: TrainingRenders, photo: PhotoRenders, frame: Frame) -> Losses:
-        """Image and geometry terms of a photo; image terms are weakened on its depth boundaries."""
+        """Image and patch terms of a photo; image terms are weakened on its depth boundaries."""
         base, refined, patch, boundaries = renders.base, renders.refined, photo.patch, photo.boundaries
         image, face_patch = frame.image, frame.face_patch
         face_image = over(patch.image, patch.mask, face_patch)
@@ -169,8 +188,6 @@ class Objective:
         terms["patch_face"] = terms["patch_face"] * losses.photo_weight(
             boundaries.patch, self.config.boundary
         )
-        terms["geo"] = self._geometry(base, frame, self.config.captured_geometry)
-        terms["geo_refined"] = self._geometry(refined, frame, self.config.captured_geometry)
         terms["patch_mask_face"] = losses.absolute_difference(patch.mask, photo.patch_face_mask)
         terms["patch_face_geo"] = losses.absolute_difference(
             over(patch.image_initial, patch.mask, face_patch), face_patch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from common.boundary import boundary_map
 from common.camera import Camera
 from common.constants import constant
 from common.gaussians import Gaussians
+from common.gpu.branch import Branch
 from common.mesh import vertex_normals
 from common.rasterizer import interpolate_mesh, rasterize, rasterize_mesh
 from common.rasterizer.mesh import NEAR_M
@@ -268,7 +269,7 @@ def render_fit(posed: PosedAvatar, body: BodyModel, camera: Camera) -> FitRender
 
 def render_training(
     posed: PosedAvatar,
-    body_vertices: Tensor,
+    body_vertices: Callable[[], Tensor],
     body: BodyModel,
     camera: Camera,
     initial_rgb: Tensor,
@@ -277,40 +278,62 @@ def render_training(
 ) -> TrainingRenders:
     """The renders of a training step: a pass each for base, refined, either hand and, on photos, the face patch.
 
-    `body_vertices` (V, 3): the SMPL-X function's vertices in world space, for the mesh masks, constants;
+    `body_vertices` gives the SMPL-X function's vertices (V, 3) in world space, for the mesh masks, constants;
     `face_camera` is given for captured frames only.
     """
+    meshes, beside = Branch(posed.base_mean, 0), Branch(posed.base_mean, 1)
+    with meshes.aside():
+        masks = _mesh_masks_of_step(body_vertices(), body, camera, face_camera)
     base_channels = {
         **body_channels(posed.base, posed, body, camera),
         **face_channels(posed, body, initial_rgb),
     }
-    refined_channels = body_channels(posed.refined, posed, body, camera)
     if face_camera is not None:
         base_channels["position"] = boundary_channel(posed.base_neutral)
-        refined_channels["position"] = boundary_channel(posed.refined_neutral)
+    with beside.aside():
+        refined_channels = body_channels(posed.refined, posed, body, camera)
+        if face_camera is not None:
+            refined_channels["position"] = boundary_channel(posed.refined_neutral)
+        refined = render(posed.refined, camera, refined_channels)
+        hands = render_hands(posed.base, body, camera)
     base = render(posed.base, camera, base_channels)
-    refined = render(posed.refined, camera, refined_channels)
+    patch = None if face_camera is None else _render_patch(posed, body, face_camera, initial_rgb)
+    meshes.join()
+    beside.join()
     photo = None
-    if face_camera is not None:
-        closed_face = face_mesh_masks(body_vertices, body, camera, closed_mouth=True)[:1]
-        patch = _render_patch(posed, body, face_camera, initial_rgb)
-        closed_patch_face = face_mesh_masks(body_vertices, body, face_camera, closed_mouth=True)[:1]
+    if patch is not None:
         boundaries = Boundaries(
-            base=_boundary(base, closed_face, boundary.threshold, boundary.ratio),
-            refined=_boundary(refined, closed_face, boundary.threshold, boundary.ratio),
-            patch=_boundary(patch, closed_patch_face, boundary.threshold, boundary.ratio_patch),
+            base=_boundary(base, masks["closed_face"], boundary.threshold, boundary.ratio),
+            refined=_boundary(refined, masks["closed_face"], boundary.threshold, boundary.ratio),
+            patch=_boundary(patch, masks["closed_patch_face"], boundary.threshold, boundary.ratio_patch),
         )
-        patch_face_mask = face_mesh_masks(body_vertices, body, face_camera)[:1]
-        photo = PhotoRenders(face_render(patch), patch_face_mask, boundaries)
+        photo = PhotoRenders(face_render(patch), masks["patch_face"], boundaries)
+    gpu.keep(posed, base, refined, hands, patch, masks)
     return TrainingRenders(
         base=body_render(base),
         refined=body_render(refined),
         face=face_render(base),
-        hands=render_hands(posed.base, body, camera),
-        hand_mesh_mask=hand_mesh_mask(body_vertices, body, camera),
-        eye_mesh_mask=face_mesh_masks(body_vertices, body, camera)[1:],
+        hands=hands,
+        hand_mesh_mask=masks["hand"],
+        eye_mesh_mask=masks["eye"],
         photo=photo,
     )
+
+
+def _mesh_masks_of_step(
+    vertices: Tensor, body: BodyModel, camera: Camera, face_camera: Camera | None
+) -> dict[str, Tensor]:
+    """Masks of the mesh: `hand` (2, H, W), `eye` (1, H, W), and on photos faces, closed ones for the boundaries."""
+    gpu.keep(vertices)
+    masks = {
+        "hand": hand_mesh_mask(vertices, body, camera),
+        "eye": face_mesh_masks(vertices, body, camera)[1:],
+    }
+    if face_camera is not None:
+        masks["closed_face"] = face_mesh_masks(vertices, body, camera, closed_mouth=True)[:1]
+        masks["closed_patch_face"] = face_mesh_masks(vertices, body, face_camera, closed_mouth=True)[:1]
+        masks["patch_face"] = face_mesh_masks(vertices, body, face_camera)[:1]
+    return masks
 
 
 def _boundary(rendered: Mapping[str, Tensor], face_mask: Tensor, threshold: float, ratio: float) -> Tensor:

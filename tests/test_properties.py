@@ -54,7 +54,7 @@ def render_all(avatar: Avatar, pose: SmplxPose, camera: Camera, face_camera: Cam
     initial = avatar.appearance.rgb.roll(1, 1)
     vertices = avatar.body_vertices(pose, camera)
     posed = avatar(pose, camera)
-    return render_training(posed, vertices, avatar.body, camera, initial, face_camera, SETTINGS)
+    return render_training(posed, lambda: vertices, avatar.body, camera, initial, face_camera, SETTINGS)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -53,7 +53,7 @@ def initial(avatar: Avatar) -> Tensor:
 
 @pytest.fixture(scope="module")
 def captured(avatar, posed, vertices, camera, face_camera, initial) -> TrainingRenders:
-    return render_training(posed, vertices, avatar.body, camera, initial, face_camera, SETTINGS)
+    return render_training(posed, lambda: vertices, avatar.body, camera, initial, face_camera, SETTINGS)
 
 
 def test_over_puts_a_premultiplied_image_on_a_background():
@@ -219,7 +219,7 @@ def test_patch_is_the_same_scene_through_the_face_camera(posed, captured, face_c
 
 
 def test_generated_frames_have_no_photo_renders(avatar, posed, vertices, camera, initial, captured):
-    generated = render_training(posed, vertices, avatar.body, camera, initial, None, SETTINGS)
+    generated = render_training(posed, lambda: vertices, avatar.body, camera, initial, None, SETTINGS)
     assert generated.photo is None
     assert_close(generated.refined.image, captured.refined.image)
     assert_close(generated.face.image_initial, captured.face.image_initial)

@@ -10,21 +10,30 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 _is_on: ContextVar[bool] = ContextVar("gpu_kernels", default=False)
+_kept: ContextVar[list[Any]] = ContextVar("gpu_kept")
 
 
 @contextmanager
 def kernels(is_on: bool = True) -> Iterator[None]:
     """Within it, CUDA tensors go through the kernels of this package (CPU tensors too in Triton's interpreter)."""
-    token = _is_on.set(is_on)
+    token, kept = _is_on.set(is_on), _kept.set([])
     try:
         yield
     finally:
         _is_on.reset(token)
+        _kept.reset(kept)
+
+
+def keep(*values: Any) -> None:
+    """Hold on to values until the innermost `kernels` is left."""
+    if _is_on.get():
+        _kept.get().extend(values)
 
 
 def is_on(tensor: Tensor) -> bool:

@@ -20,7 +20,7 @@ from common.gpu import perceptual_kernels as kernels
 from common.perceptual import Lpips
 
 NUMBERS = 1024  # of a feature map to a program
-ELEMENTS = 1024
+ELEMENTS = 4096
 INPUT_CHANNELS = 8  # tensor cores want multiples of 8; those after the first three are 0
 
 
@@ -41,6 +41,7 @@ class HalfLpips(nn.Module):
         super().__init__()
         self.min_size_px, self.at_once, self.dtype = exact.min_size_px, at_once, dtype
         self.blocks: list[_Block] = []
+        self.remembered: dict[int, list[Tensor]] = {}  # features of constant images by their address
         weights: list[Tensor] = []
         biases: list[Tensor] = []
         for index, layer in enumerate(exact.trunk):
@@ -60,11 +61,16 @@ class HalfLpips(nn.Module):
         self.shift, self.spread = exact.shift, exact.spread
         self.like = torch.empty(0, dtype=torch.int32, device=self.shift.device)
 
-    def forward(self, x: Tensor, y: Tensor, target: Sequence[int] | None = None) -> Tensor:
-        """LPIPS (B,) of images x (B, 3, H, W) and y[target[b]]; y (T, 3, H, W), without `target` one for each."""
+    def forward(self, x: Tensor, y: Tensor | Sequence[Tensor], target: Sequence[int] | None = None) -> Tensor:
+        """LPIPS (B,) of images x (B, 3, H, W) and y[target[b]], each (3, H, W); without `target` one for each."""
         assert min(x.shape[2:]) >= self.min_size_px, (x.shape, self.min_size_px)
-        result: Tensor = _Distance.apply(x, y, tuple(target or range(len(x))), self)  # type: ignore[no-untyped-call]
+        result: Tensor = _Distance.apply(x, self, tuple(target or range(len(x))), *y)  # type: ignore[no-untyped-call]
         return result
+
+    def remember(self, images: Sequence[Tensor]) -> None:
+        """Compute the features of images (3, H, W) that stay as and where they are, once."""
+        for image in images:
+            self.remembered[image.data_ptr()] = self.features(image[None])
 
     def input(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) as the network takes them."""
@@ -174,14 +180,15 @@ def _tap_gradient(a: Tensor, b: Tensor, which: Tensor, head: Tensor, d_pooled: T
 
 class _Distance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, target: tuple[int, ...], model: HalfLpips) -> Tensor:
-        assert not ctx.needs_input_grad[1], "the second images are constants"
+    def forward(ctx: Any, x: Tensor, model: HalfLpips, target: tuple[int, ...], *y: Tensor) -> Tensor:
+        assert not any(ctx.needs_input_grad[3:]), "the second images are constants"
         with_gradient = ctx.needs_input_grad[0]
         gradient = torch.empty_like(x) if with_gradient else None
         distances = x.new_empty(len(x))
-        for chosen, places in _batches(target, model.at_once):
-            images = x if len(places) == len(x) else torch.stack([x[i] for i in places])
-            features = model.features(torch.stack([y[one] for one in chosen]))
+        known = [model.remembered.get(image.data_ptr()) for image in y]
+        for chosen, places in _batches(target, [found is not None for found in known], model.at_once):
+            images = torch.stack([x[i] for i in places])
+            features = known[chosen[0]] or model.features(torch.stack([y[one] for one in chosen]))
             which = constant(tuple(chosen.index(target[b]) for b in places), model.like)
             distance, slope = model.distance_and_gradient(images, features, which, with_gradient)
             for place, b in enumerate(places):
@@ -194,13 +201,23 @@ class _Distance(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad[:, None, None, None], None, None, None
+        return gradient * grad[:, None, None, None], *(None for _ in ctx.needs_input_grad[1:])
 
 
-def _batches(target: Sequence[int], at_once: int) -> list[tuple[list[int], list[int]]]:
-    """Targets and the images compared with them, at most so many images at a time; sharers of a target together."""
-    order = sorted(range(len(target)), key=lambda b: target[b])
-    parts = [order[start : start + at_once] for start in range(0, len(order), at_once)]
-    return [(sorted({target[b] for b in part}), part if len(parts) > 1 else sorted(part)) for part in parts]
+def _batches(
+    target: Sequence[int], is_known: Sequence[bool], at_once: int
+) -> list[tuple[list[int], list[int]]]:
+    """Targets and the images compared with them, at most so many images at a time.
+
+    Images whose target's features are known come by themselves; else sharers of a target come together.
+    """
+    groups = [
+        [b for b, one in enumerate(target) if one == known]
+        for known in range(len(is_known))
+        if is_known[known]
+    ]
+    groups.append(sorted((b for b, one in enumerate(target) if not is_known[one]), key=lambda b: target[b]))
+    parts = [group[i : i + at_once] for group in groups for i in range(0, len(group), at_once)]
+    return [(sorted({target[b] for b in part}), part) for part in parts]

@@ -70,7 +70,7 @@ class Rendered:
                 LOSS.boundary_threshold, LOSS.boundary_ratio, LOSS.boundary_ratio_patch
             )
             renders = render_training(
-                self.posed, self.vertices, body, self.camera, initial, face_camera, settings
+                self.posed, lambda: self.vertices, body, self.camera, initial, face_camera, settings
             )
             self.view = render_view(self.posed.base, body, self.camera)
             self.view_refined = render_view(self.posed.refined, body, self.camera)

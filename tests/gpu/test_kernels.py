@@ -155,6 +155,6 @@ def test_perceptual_distance_and_its_gradient(
     expected, (expected_gradient,) = gradients(lambda x: exact(x, y[target].to(x)), x)
     for at_once in (1, 2, 5):
         half = HalfLpips(exact.to(DEVICE), at_once, dtype)
-        found, (gradient,) = gradients(lambda x, half=half: half(x, y.to(x), target), x.to(DEVICE))
+        found, (gradient,) = gradients(lambda x, half=half: half(x, list(y.to(x)), target), x.to(DEVICE))
         assert (found - expected).abs().max() <= tolerance * expected.abs().min()
         assert (gradient - expected_gradient).norm() <= gradient_tolerance * expected_gradient.norm()
