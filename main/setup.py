@@ -37,8 +37,13 @@ from main.config import (
 )
 from main.config_check import check_config, check_seed
 
-DEMO_SIZES = {"demo": "small", "demo_full": "full", "demo_tiny": "tiny"}  # made on first use (SPEC 16)
-DEMO_SUBDIVISIONS = {"demo": 1, "demo_full": 2, "demo_tiny": 1}
+DEMO_SIZES = {
+    "demo": "small",
+    "demo_full": "full",
+    "demo_bench": "bench",
+    "demo_tiny": "tiny",
+}  # made on first use (SPEC 16)
+DEMO_SUBDIVISIONS = {"demo": 1, "demo_full": 2, "demo_bench": 2, "demo_tiny": 1}
 PUBLISHED_SUBDIVISIONS = 2
 
 logger = logging.getLogger("avatar")

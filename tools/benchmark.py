@@ -1,36 +1,51 @@
-"""Measure the rasterizer on a full-size body: time per call, forward and backward, eager and as a CUDA graph."""
+"""Measure rasterizer, training, animation, start-up and field preparation; one table and one JSON file."""
 
 from __future__ import annotations
 
 import json
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import tyro
-from torch import Tensor
 
-from common.body_model.body import BodyModel
-from common.body_model.files import load_body_data
-from common.camera import Camera
-from common.errors import run_command
-from common.gaussians import Gaussians
-from common.pose import SmplxParams
-from common.rasterizer import rasterize
-from common.texture import initial_log_scale
-from main.config import DEMO_BODY, ROOT
-from main.setup import choose_device
+from common.benchmark.animation import AnimationTimes, measure_animation
+from common.benchmark.rasterizer import RasterizerTimes, measure_rasterizers
+from common.benchmark.scene import front_camera, posed_gaussians
+from common.benchmark.start import StartTimes, measure_field, measure_start
+from common.benchmark.table import as_json, as_table
+from common.benchmark.timing import Timer, host_peak_mib, machine
+from common.benchmark.training import StepTimes, measure_step, profile
+from common.determinism import make_deterministic, replace_pools
+from common.engine import Shot
+from common.errors import UserError, run_command
+from common.io.atomic import atomic_path
+from common.motion import MotionOptions, load_motion
+from common.objective import Objective
+from common.perceptual import random_lpips
+from common.skinning_field import FieldSettings
+from data.dataset import CAPTURED, GENERATED, Frame, Subject
+from main import setup
+from main.config import DEMO_BODY, ROOT, Paths
+from main.jobs import Job, training_job
+from main.setup import choose_device, load_body
+from main.train_options import TrainArgs
+from main.train_setup import make_fast, make_trainer
 
-FOCAL_PX = 1500.0
-DISTANCE_M = 2.9  # fills the height of a 1024 pixel image
+Section = Literal["rasterizer", "training", "animation", "start", "field"]
+SIZES = {"full": "demo_full", "bench": "demo_bench", "small": "demo", "tiny": "demo_tiny"}
+RASTERIZER = {"full": (1024, 576, 2), "bench": (1024, 576, 2), "small": (320, 240, 1), "tiny": (96, 64, 0)}
+PERCEPTUAL = {
+    False: "Perceptual loss: VGG16 with random weights, which are as fast as the real ones.",
+    True: "Training steps without perceptual loss and without stages (--quick).",
+}
+NOTES = [
+    "The plain path is this repository's, in the same run; figures of the published system are not measured here.",
+]
 
 
 @dataclass(frozen=True)
@@ -39,213 +54,145 @@ class BenchmarkArgs:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes a GPU if there is one."""
-    output: Path = ROOT / "output" / "benchmark.json"
-    """File of the results."""
-    channels: tuple[int, ...] = (3, 8, 16, 32)
-    """Numbers of channels."""
-    height: int = 1024
-    """Pixels."""
-    width: int = 576
-    """Pixels."""
-    subdivisions: int = 2
-    """Of the demo body; 2 gives about 220,000 Gaussians."""
+    size: Literal["auto", "full", "bench", "small", "tiny"] = "auto"
+    """Demo subject to measure on, made on first use: 1024 x 576 pixels and 221,484 Gaussians (full; bench: the same
+    with few frames), small, or tiny; auto: bench on a GPU, small on a CPU, tiny with --quick."""
+    only: str = "rasterizer,training,animation,start,field"
+    """What to measure, separated by commas."""
+    quick: bool = False
+    """As few repetitions as possible: to see that it works, not to quote."""
     repeats: int | None = None
-    """Timed calls each, of which the median is shown (default: 100 on a GPU, 5 on a CPU)."""
+    """Timed calls each, of which the median is shown (default: 100 on a GPU, 3 on a CPU)."""
+    channels: tuple[int, ...] = (3, 8, 16, 32)
+    """Numbers of channels of the rasterizer."""
     backend: str = "auto"
     """Rasterizer backend."""
+    profile: Path | None = None
+    """Write a torch profiler trace of three training steps to this file."""
+    output: Path = ROOT / "output" / "benchmark.json"
+    """File of the results."""
+    paths: Paths = field(default_factory=Paths)
 
-
-@dataclass(frozen=True)
-class Measurement:
-    """Median time of a call in milliseconds; None: cannot be done here."""
-
-    what: str
-    n_channels: int
-    forward: float | None
-    forward_graph: float | None
-    both: float | None  # forward and backward
-    both_graph: float | None
-
-
-def posed_gaussians(device: torch.device, subdivisions: int) -> Gaussians:
-    """The demo body with bent arms and legs, in camera space, one isotropic opaque Gaussian per vertex."""
-    body = BodyModel(load_body_data(DEMO_BODY, "male"), subdivisions)
-    generator = torch.Generator().manual_seed(0)
-    zeros = SmplxParams.zeros()
-    params = replace(
-        zeros,
-        root_pose=torch.tensor([3.0, 0.2, 0.1]),
-        body_pose=0.25 * torch.randn(zeros.body_pose.shape, generator=generator),
-    )
-    vertices = body.subdivider.interpolate(body.vertices(params, None).vertices)
-    centre = (vertices.amin(0) + vertices.amax(0)) / 2
-    mean = vertices - centre + torch.tensor([0.0, 0.0, DISTANCE_M])
-    scale = initial_log_scale(body.subdivider.interpolate(body.neutral_vertices(None, jaw_open=True))).exp()
-    return Gaussians(
-        mean.to(device), scale.to(device), torch.rand(mean.shape, generator=generator).to(device)
-    )
-
-
-def median_ms(call: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Median time of a call, after warming up."""
-    for _ in range(min(repeats, 10)):
-        call()
-    if device.type != "cuda":
-        times = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            call()
-            times.append(1e3 * (time.perf_counter() - start))
-        return statistics.median(times)
-    events = [
-        (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)
-    ]
-    torch.cuda.synchronize(device)
-    for begin, end in events:
-        begin.record()
-        call()
-        end.record()
-    torch.cuda.synchronize(device)
-    return statistics.median(begin.elapsed_time(end) for begin, end in events)
-
-
-def captured(call: Callable[[], object], device: torch.device) -> Callable[[], None] | None:
-    """The call as a CUDA graph; None if it cannot be captured."""
-    if device.type != "cuda":
-        return None
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
-            call()
-    except RuntimeError:
-        torch.cuda.synchronize(device)
-        return None
-    return graph.replay
-
-
-def measure(
-    what: str, draw: Callable[[], Tensor], leaves: list[Tensor], device: torch.device, repeats: int
-) -> Measurement:
-    """Times of `draw` alone and with the gradients of its weighted sum to `leaves`."""
-    weight = torch.randn_like(draw())
-
-    def forward() -> Tensor:
-        with torch.no_grad():
-            return draw()
-
-    def both() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(draw(), leaves, weight)
-
-    times: list[float | None] = []
-    for call in (forward, both):
-        replay = captured(call, device)
-        times.append(median_ms(call, device, repeats))
-        times.append(None if replay is None else median_ms(replay, device, repeats))
-    return Measurement(what, weight.shape[0], *times)
-
-
-def ours(
-    gaussians: Gaussians, camera: Camera, n_channels: int, args: BenchmarkArgs, repeats: int
-) -> Measurement:
-    """This repository's rasterizer."""
-    device = gaussians.mean.device
-    generator = torch.Generator().manual_seed(n_channels)
-    channels = torch.rand(len(gaussians.mean), n_channels, generator=generator).to(device)
-    leaves = [tensor.clone().requires_grad_() for tensor in (gaussians.mean, gaussians.scale, channels)]
-
-    def draw() -> Tensor:
-        moved = replace(gaussians, mean=leaves[0], scale=leaves[1])
-        return rasterize(moved, camera, leaves[2], backend=args.backend)
-
-    return measure("rasterize", draw, leaves, device, repeats)
-
-
-def gsplat(gaussians: Gaussians, camera: Camera, n_channels: int, repeats: int) -> Measurement | None:
-    """The gsplat package on the same Gaussians, if it is installed."""
-    try:
-        from gsplat import rasterization
-    except ImportError:
-        return None
-    device, n = gaussians.mean.device, len(gaussians.mean)
-    channels = torch.rand(n, n_channels, device=device)
-    leaves = [tensor.clone().requires_grad_() for tensor in (gaussians.mean, gaussians.scale, channels)]
-    quaternion = torch.tensor([1.0, 0.0, 0.0, 0.0], device=device).expand(n, 4).contiguous()
-    opacity = torch.ones(n, device=device)
-    intrinsics = torch.eye(3, device=device)
-    intrinsics[0, 0], intrinsics[1, 1] = camera.focal
-    intrinsics[:2, 2] = camera.princpt
-    view = torch.eye(4, device=device)[None]
-
-    def draw() -> Tensor:
-        image, _, _ = rasterization(
-            leaves[0],
-            quaternion,
-            leaves[1].expand(-1, 3),
-            opacity,
-            leaves[2],
-            view,
-            intrinsics[None],
-            camera.width,
-            camera.height,
-            eps2d=0.1,
-            packed=False,
-            rasterize_mode="antialiased",
-        )
-        return image[0].permute(2, 0, 1)
-
-    return measure("gsplat", draw, leaves, device, repeats)
-
-
-def machine(device: torch.device) -> dict[str, str]:
-    """What the figures were measured on."""
-    facts = {
-        "processor": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-    }
-    if device.type == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name(device)
-    return facts
-
-
-def table(measurements: list[Measurement]) -> str:
-    """The results in lines."""
-    heads = ("forward", "(graph)", "both", "(graph)")
-    lines = [f"{'milliseconds':<12} {'channels':>8}" + "".join(f"{head:>10}" for head in heads)]
-    for m in measurements:
-        times = (m.forward, m.forward_graph, m.both, m.both_graph)
-        cells = "".join(f"{'-' if t is None else format(t, '.3f'):>10}" for t in times)
-        lines.append(f"{m.what:<12} {m.n_channels:>8}{cells}")
-    return "\n".join(lines)
+    @property
+    def sections(self) -> set[str]:
+        """What to measure."""
+        known = set(Section.__args__)  # type: ignore[attr-defined]
+        chosen = {name.strip() for name in self.only.split(",") if name.strip()}
+        if not chosen or chosen - known:
+            raise UserError(
+                f"--only {self.only}: give some of {', '.join(sorted(known))}, with commas between"
+            )
+        return chosen
 
 
 def main(args: BenchmarkArgs) -> None:
     """Measure, print a table and write the results."""
-    device = choose_device(args.device)
-    repeats = args.repeats or (100 if device.type == "cuda" else 5)
-    gaussians = posed_gaussians(device, args.subdivisions)
-    princpt = (args.width / 2, args.height / 2)
-    focal = FOCAL_PX * args.height / 1024
-    camera = Camera.identity((focal, focal), princpt, args.height, args.width).to(device)
-    measurements = []
-    for n_channels in args.channels:
-        measurements.append(ours(gaussians, camera, n_channels, args, repeats))
-        beside = gsplat(gaussians, camera, n_channels, repeats) if device.type == "cuda" else None
-        if beside is not None:
-            measurements.append(beside)
-    scene = {"gaussians": len(gaussians.mean), "height": args.height, "width": args.width}
-    facts = {**machine(device), **{key: str(value) for key, value in scene.items()}}
-    print("\n".join(f"{key}: {value}" for key, value in facts.items()))
-    print(table(measurements))
+    sections, device = args.sections, choose_device(args.device)
+    size = args.size
+    if size == "auto":
+        size = "tiny" if args.quick else "bench" if device.type == "cuda" else "small"
+    default = 100 if device.type == "cuda" else 3
+    timer = Timer(device, args.repeats or (1 if args.quick else default))
+    train = TrainArgs(SIZES[size], device=device.type, no_lpips=True, paths=args.paths)  # type: ignore[arg-type]
+    results: dict[str, Any] = {
+        "machine": machine(device),
+        "size": size,
+        "notes": [PERCEPTUAL[args.quick], *NOTES],
+    }
+    if "start" in sections:
+        results["start"] = start(train)
+    if "field" in sections:
+        settings = FieldSettings(resolution=16, n_iterations=5) if args.quick else FieldSettings()
+        results["field"] = measure_field(load_body(train, 0), settings, device)
+    if "rasterizer" in sections:
+        results["rasterizer"] = rasterizer(args, size, timer)
+    if sections & {"training", "animation"} or args.profile is not None:
+        subject = setup.open_subject(train)
+        job = training_job(train, subject, device)
+        if "training" in sections or args.profile is not None:
+            results["training"] = training(args, train, job, subject, timer)
+        if "animation" in sections:
+            results["animation"] = animation(args, train, job, timer)
+    results["host_peak_mib"] = host_peak_mib()
+    print(as_table(results))
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    results = {"machine": machine(device), "scene": scene, "rasterizer": [asdict(m) for m in measurements]}
-    args.output.write_text(json.dumps(results, indent=1) + "\n")
+    with atomic_path(args.output) as temporary:
+        temporary.write_text(json.dumps(as_json(results), indent=1) + "\n")
     print(f"written to {args.output}")
+
+
+def start(train: TrainArgs) -> StartTimes:
+    """Start-up, in processes of their own; the subject and the field are there before."""
+    setup.open_subject(train)
+    setup.load_field(train)
+    options = ["--subject_id", train.subject_id, "--device", train.device, "--no_lpips"]
+    options += ["--paths.subjects", str(train.paths.subjects), "--paths.output", str(train.paths.output)]
+    return measure_start(options)
+
+
+def rasterizer(args: BenchmarkArgs, size: str, timer: Timer) -> list[RasterizerTimes]:
+    """Every number of channels, this repository's and others."""
+    height, width, subdivisions = RASTERIZER[size]
+    gaussians = posed_gaussians(DEMO_BODY, timer.device, subdivisions)
+    camera = front_camera(height, width, timer.device)
+    return [
+        row
+        for n_channels in args.channels
+        for row in measure_rasterizers(gaussians, camera, n_channels, timer, args.backend)
+    ]
+
+
+def training(
+    args: BenchmarkArgs, train: TrainArgs, job: Job, subject: Subject, timer: Timer
+) -> list[StepTimes]:
+    """Captured and generated frames: the plain path, on a GPU also the fast and the deterministic one."""
+    device = timer.device
+    perceptual = None if args.quick else random_lpips("vgg").to(device)
+    objective = Objective(job.model, train.config.loss, job.initial_rgb, perceptual)
+    frames = [subject.load(split, subject.frames(split)[0]) for split in (CAPTURED, GENERATED[0])]
+    plain = make_trainer(replace(train, plain_step=True), job, subject, perceptual, device)
+    few = replace(timer, repeats=max(1, timer.repeats // 10)) if timer.is_cuda else timer
+
+    def rows(path: str, trainer: Any, timer: Timer, has_stages: bool = True) -> list[StepTimes]:
+        has_stages = has_stages and not args.quick
+        return [measure_step(trainer, objective, frame, path, timer, has_stages) for frame in frames]
+
+    found = rows("plain", plain, few)
+    traced, frame = plain, frames[0]
+    if timer.is_cuda:
+        fast = make_trainer(replace(train, plain_step=True), job, subject, perceptual, device)
+        make_fast(fast, objective, is_fit=False, low_memory=False)
+        found += rows("fast", fast, timer)
+        traced = fast
+    if args.profile is not None:
+        trace(traced, frame, timer, args.profile)
+    if timer.is_cuda:
+        make_deterministic(device)
+        if perceptual is not None:
+            replace_pools(perceptual)
+        found += rows("deterministic", plain, few, has_stages=False)
+        torch.use_deterministic_algorithms(False)
+    return found
+
+
+def trace(trainer: Any, frame: Frame, timer: Timer, file: Path) -> None:
+    """The profiler's trace of a few steps."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+
+    def step() -> None:
+        trainer.step(frame, 0)
+        trainer.settle()
+
+    profile(step, timer, str(file))
+
+
+def animation(args: BenchmarkArgs, train: TrainArgs, job: Job, timer: Timer) -> AnimationTimes:
+    """The subject's own motion on white."""
+    motion = load_motion(setup.subject_path(train) / "motion", MotionOptions(), False, None)
+    shots = [Shot(frame.params, frame.camera) for frame in motion.frames]
+    n_frames = 3 if args.quick else 1000 if timer.is_cuda else 24
+    n_plain = 2 if args.quick else 24 if timer.is_cuda else 4
+    return measure_animation(job.model.persona.requires_grad_(False), shots, n_plain, n_frames)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ class SubjectSize:
 SIZES = {
     "tiny": SubjectSize(96, 64, 1, 2, 2, 3, 128, 256, 2),  # for tests of commands, not for looking at
     "small": SubjectSize(320, 240, 1, 16, 8, 48, 512, 256, 3),  # for a CPU and for CI
+    "bench": SubjectSize(1024, 576, 2, 2, 2, 24, 1024, 256, 2),  # frames as large as the full ones, but few
     "full": SubjectSize(1024, 576, 2, 60, 24, 120, 1024, 256, 2),  # for a GPU and for benchmarks
 }
 

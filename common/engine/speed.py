@@ -29,11 +29,15 @@ class Speed:
 
 
 def speed_of(
-    frames: Iterable[T], use: Callable[[T], object], finish: Callable[[], object] = lambda: None
+    frames: Iterable[T],
+    use: Callable[[T], object],
+    finish: Callable[[], object] = lambda: None,
+    warm_up: int = 1,
 ) -> Speed:
-    """Time to make and use all frames and to finish, but for the first frame, which warms up."""
+    """Time to make and use all frames and to finish, but for the first ones, which warm up."""
     remaining = iter(frames)
-    use(next(remaining))
+    for _, frame in zip(range(warm_up), remaining, strict=False):
+        use(frame)
     start, n = time.perf_counter(), 0
     for frame in remaining:
         use(frame)
@@ -42,8 +46,9 @@ def speed_of(
     return Speed(n, time.perf_counter() - start)
 
 
-def repeated(frames: Iterable[T], at_least: int) -> Iterator[T]:
-    """All frames, over and over until there were `at_least` of them."""
+def repeated(frames: Iterable[T], at_least: int, at_most: int | None = None) -> Iterator[T]:
+    """All frames, over and over until there were `at_least` of them, and no more than `at_most`."""
     kept = list(frames)
-    for i in range(max(at_least, len(kept))):
+    n = max(at_least, len(kept))
+    for i in range(n if at_most is None else min(n, at_most)):
         yield kept[i % len(kept)]

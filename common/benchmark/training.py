@@ -1,0 +1,104 @@
+"""Training steps a second, what a step's time goes into, and the memory it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common import gpu
+from common.benchmark.timing import MIB, Timer
+from common.objective import Objective
+from common.trainer import Trainer
+from data.dataset import Frame
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """One kind of frame; milliseconds. The stages are differences of ever longer prefixes of a step."""
+
+    kind: str  # captured or generated
+    path: str  # plain, fast or deterministic
+    step: float
+    avatar: float | None  # posing, forward
+    renders: float | None
+    losses: float | None
+    backward: float | None
+    optimizer: float | None  # and all else of a step
+    peak_mib: float | None  # of GPU memory
+
+
+def measure_step(
+    trainer: Trainer, objective: Objective, frame: Frame, path: str, timer: Timer, has_stages: bool = True
+) -> StepTimes:
+    """Time whole steps on one frame again and again, and their stages; the model goes on learning meanwhile."""
+    on_device = frame.to(timer.device)
+    fed: Any = frame if trainer.store is None else trainer.store.frames([(frame.split, frame.index)])
+    fed = fed if isinstance(fed, Frame) else next(iter(fed))
+    if timer.is_cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(timer.device)
+    step = timer.median_ms(lambda: trainer.step(fed, 0))
+    trainer.settle()
+    peak = torch.cuda.max_memory_allocated(timer.device) / MIB if timer.is_cuda else None
+    kind = "captured" if frame.is_captured else "generated"
+    if not has_stages:
+        return StepTimes(kind, path, step, None, None, None, None, None, peak)
+    is_fast = trainer.fast is not None
+    shown = trainer.fast.objective if trainer.fast is not None else objective
+    prefixes = [_prefix_ms(call, timer, is_fast) for call in _prefixes(shown, on_device)]
+    stages = [
+        prefixes[0],
+        *(b - a for a, b in pairwise(prefixes)),
+        step - prefixes[-1],
+    ]
+    return StepTimes(kind, path, step, *stages, peak)
+
+
+def _prefixes(objective: Objective, frame: Frame) -> list[Callable[[], object]]:
+    """A step up to posing, up to the renders, up to the losses and up to the gradients."""
+    table = objective.model.smplx_param_dict
+    leaves = [p for p in objective.avatar.parameters() if p.requires_grad]
+
+    def avatar() -> Any:
+        pose = table.pose(frame.split, frame.index)
+        return pose, objective.avatar(pose, frame.camera)
+
+    def renders() -> object:
+        pose, posed = avatar()
+        return objective.renders(posed, pose, frame)
+
+    def losses() -> Tensor:
+        return torch.stack(list(objective.training(frame).values())).sum()
+
+    def backward() -> object:
+        return torch.autograd.grad(losses(), leaves, allow_unused=True)
+
+    return [avatar, renders, losses, backward]
+
+
+def _prefix_ms(call: Callable[[], object], timer: Timer, is_fast: bool) -> float:
+    """Time of a prefix: as a graph with the fast step's kernels, or as it is."""
+    if not is_fast:
+        return timer.median_ms(call)
+    with gpu.kernels():
+        captured = timer.captured_ms(call)
+        return timer.median_ms(call) if captured is None else captured
+
+
+def profile(call: Callable[[], object], timer: Timer, file: str, n_calls: int = 3) -> None:
+    """Write a trace of a few calls by torch's profiler, for chrome://tracing or Perfetto."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if timer.is_cuda:
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    call()
+    with torch.profiler.profile(activities=activities) as profiler:
+        for _ in range(n_calls):
+            call()
+        if timer.is_cuda:
+            torch.cuda.synchronize(timer.device)
+    profiler.export_chrome_trace(file)
