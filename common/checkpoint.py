@@ -53,7 +53,12 @@ class Snapshot:
 
 def network_state(module: nn.Module) -> dict[str, Tensor]:
     """A module's state dict without body layer and perceptual weights."""
-    return {key: value for key, value in module.state_dict().items() if _is_saved(key)}
+    return {key: _by_itself(value) for key, value in module.state_dict().items() if _is_saved(key)}
+
+
+def _by_itself(value: Tensor) -> Tensor:
+    """A tensor that shares no memory with others: of a view, files would hold what it is a view of."""
+    return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
 
 
 def snapshot_path(folder: Path, epoch: int) -> Path:

@@ -194,9 +194,10 @@ class FastStep:
         with gpu.kernels(), watched_rooms() as is_too_small:
             terms = self.losses(frame, pose_of_row(row))
             values = torch.stack(list(terms.values()))
-            d_row, *grads = torch.autograd.grad(
+            d_row, *found = torch.autograd.grad(
                 values.sum(), [row, *self.avatar_adam.parameters], allow_unused=True
             )
+        grads: list[Tensor | None] = list(found)
         flags = is_too_small or [torch.zeros((), dtype=torch.bool, device=self.device)]  # none outside graphs
         is_too_much = torch.stack(flags).any().to(torch.float32)
         return tuple(terms), values.detach(), d_row, grads, is_too_much

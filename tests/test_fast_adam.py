@@ -1,0 +1,61 @@
+"""Adam on rows of poses against torch's Adam on every parameter by itself, with its state dict."""
+
+from __future__ import annotations
+
+import torch
+
+from common.fast_adam import PoseAdam
+from common.optimizer import PersonAdam
+from common.pose_table import PoseTable, pose_of_row
+from tests.test_pose_table import _params
+
+KEYS = [("captured", 0), ("generated_0", 2), ("generated_0", 10)]
+
+
+def table() -> PoseTable:
+    return PoseTable({"captured": {0: _params(0)}, "generated_0": {10: _params(1), 2: _params(2)}})
+
+
+def loss(pose) -> torch.Tensor:
+    return pose.rotation.pow(3).sum() + pose.expr.square().sum() + (pose.trans - 1).square().sum()
+
+
+def plain_steps(poses: PoseTable, optimizer: PersonAdam, keys: list, factor: float) -> None:
+    for key in keys:
+        for group in optimizer.param_groups:
+            group["lr"] = factor * (1e-4 if "hand" in group["name"] else 1e-3)
+        optimizer.zero_grad(set_to_none=True)
+        loss(poses.pose(*key)).backward()
+        optimizer.step()
+
+
+def test_rows_move_as_with_an_optimiser_for_each_parameter_and_states_go_over() -> None:
+    """Also from a state that torch's Adam left, and with a step that is left out."""
+    plain, rows_table = table(), table()
+    optimizers = [
+        PersonAdam(poses.parameter_groups(1e-3, 1e-4), lr=0.0, eps=1e-15) for poses in (plain, rows_table)
+    ]
+    for poses, optimizer in zip((plain, rows_table), optimizers, strict=True):
+        plain_steps(poses, optimizer, [KEYS[1], KEYS[1], KEYS[2]], 1.0)
+    base_lr = {
+        group["name"]: 1e-4 if "hand" in group["name"] else 1e-3 for group in optimizers[1].param_groups
+    }
+    rows = rows_table.pack()
+    adam = PoseAdam(optimizers[1], rows_table, rows, base_lr)
+    adam.set_rates(0.1)
+    order = list(rows_table.named_frames())
+    for key in (KEYS[1], KEYS[0], KEYS[1]):
+        index = torch.tensor([order.index(key)])
+        row = rows[index[0]].clone().requires_grad_()
+        loss(pose_of_row(row)).backward()
+        adam.step(index, row.grad, torch.ones(1))  # left out
+        adam.step(index, row.grad, torch.zeros(1))
+    plain_steps(plain, optimizers[0], [KEYS[1], KEYS[0], KEYS[1]], 0.1)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(rows_table.state_dict()[name], value, atol=1e-7, rtol=1e-6)
+    expected, found = optimizers[0].state_dict()["state"], adam.state()
+    assert found.keys() == expected.keys()
+    for place, entries in expected.items():
+        for name, value in entries.items():
+            torch.testing.assert_close(found[place][name], value, atol=1e-7, rtol=1e-5)
+    assert len(found) == 9 * len(KEYS)
