@@ -149,11 +149,11 @@ def test_perceptual_distance_and_its_gradient(
     dtype: torch.dtype, tolerance: float, gradient_tolerance: float
 ) -> None:
     """In bf16 the distance is within 0.2 %, the gradient within 25 % of its length: ReLUs near 0 change sides."""
-    exact, (height, width) = random_lpips("vgg"), (32, 24)
+    exact, (height, width) = random_lpips("vgg"), (16, 18)
     x, y = rand(3, 3, height, width), rand(2, 3, height, width, seed=1)
     target = [1, 0, 1]
     expected, (expected_gradient,) = gradients(lambda x: exact(x, y[target].to(x)), x)
-    for at_once in (1, 2, 5):
+    for at_once in (2, 5):
         half = HalfLpips(exact.to(DEVICE), at_once, dtype)
         found, (gradient,) = gradients(lambda x, half=half: half(x, list(y.to(x)), target), x.to(DEVICE))
         assert (found - expected).abs().max() <= tolerance * expected.abs().min()
