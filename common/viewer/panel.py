@@ -174,6 +174,7 @@ class Panel:
             )
             self._look = gui.add_dropdown("Show", LOOKS)
             self._background = gui.add_rgb("Background", WHITE)
+            gui.add_button("Reset camera").on_click(lambda event: _of_client(event, look_again))
             gui.add_button(
                 "Snapshot (.png)", hint="by the project's own rasterizer, from this camera"
             ).on_click(lambda event: _of_client(event, lambda client: save("snapshot", client)))

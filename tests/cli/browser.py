@@ -52,4 +52,4 @@ def wait_until(what: str, condition: Callable[[], bool], timeout_s: float = 60) 
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, f"not within {timeout_s} s: {what}"
-        time.sleep(0.1)
+        time.sleep(0.3)

@@ -22,7 +22,7 @@ from tests.cli.commands import ROOT, TRAIN, Workspace, succeed
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-WIDTH, HEIGHT = 1280, 600
+WIDTH, HEIGHT = 1280, 840  # all that is used of the panel without scrolling
 FREE = np.s_[:, 320:940]  # beside notices on the left and controls on the right
 
 
@@ -97,7 +97,6 @@ def choose(page: Page, label: str, option: str) -> None:
 def drag(page: Page, label: str, fraction: float) -> None:
     """Drag a slider's knob to a fraction of its way."""
     slider = control(page, label)
-    slider.scroll_into_view_if_needed()
     way, knob = slider.bounding_box(), slider.get_by_role("slider").bounding_box()
     assert way is not None and knob is not None
     page.mouse.move(knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2)
@@ -159,6 +158,18 @@ def test_the_motion_plays(page):
     assert agreement(drawn, before) < 0.95
     wait_for_picture(page, drawn)
     drag(page, "Frame", 0.0)
+
+
+def test_dragging_turns_the_camera_and_a_reset_takes_it_back(page):
+    before = wait_for_picture(page, snapshot(page))
+    page.mouse.move(600, 400)
+    page.mouse.down()
+    page.mouse.move(400, 350, steps=5)
+    page.mouse.up()
+    wait_until("the picture turns", lambda: agreement(screenshot(page), before) < 0.8)
+    wait_for_picture(page, snapshot(page))
+    page.get_by_role("button", name="Reset camera").click()
+    wait_until("the picture is back", lambda: agreement(screenshot(page), before) > 0.95)
 
 
 def test_other_views_change_the_colours_and_not_the_shape(page):
