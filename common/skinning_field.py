@@ -138,7 +138,8 @@ def _read_array(path: Path) -> np.ndarray:
         raise UserError(f"{path} cannot be read ({error}); {remedy(path.parent)}") from error
     if array.dtype.kind != "f":
         raise UserError(f"{path} is not an array of floating-point numbers; {remedy(path.parent)}")
-    return np.ascontiguousarray(array, np.float32)
+    with np.errstate(over="ignore"):  # becomes infinite and is refused later
+        return np.ascontiguousarray(array, np.float32)
 
 
 def _read_coordinates(path: Path) -> np.ndarray:

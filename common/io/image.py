@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ _BROKEN = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, OverflowError, MemoryError,
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
+_OPENING = threading.Lock()  # warnings are switched off for all threads at once
 _FOREGROUND = 127.5  # SPEC 3
 
 
@@ -77,6 +79,7 @@ def _read(path: Path, size: tuple[int, int] | None) -> np.ndarray:
     with _opened(path) as image:
         _check_mode(path, image.mode)
         _check_size(path, (image.height, image.width), size)
+        image.info.pop("transparency", None)  # is dropped anyway; Pillow warns of some kinds
         return np.array(image.convert("RGB"))
 
 
@@ -87,7 +90,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         n_bytes = file.seek(0, 2)
         file.seek(0)
         try:
-            with warnings.catch_warnings():
+            with _OPENING, warnings.catch_warnings():
                 warnings.simplefilter(
                     "ignore"
                 )  # of many pixels: _check_pixels is stricter; of odd animations

@@ -31,7 +31,7 @@ _ITEM_SIZES = {
     "IntStorage": 4, "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1,
 }  # fmt: skip
 _MAX_PICKLE = 2**27  # bytes of the part without tensors; a snapshot's takes about one
-_MAX_NODES = 10**6  # of containers, counted as often as they appear
+_MAX_NODES = 3 * 10**5  # of containers, counted as often as they appear
 _MAX_DEPTH = 32
 _N_LEGACY_PICKLES = 3  # magic number, protocol and system come first in files of torch before 1.6
 

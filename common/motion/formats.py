@@ -86,7 +86,7 @@ def _read_content(
             return read_amass(content, path)
         if is_estimate(content):
             return read_estimate(content, path, components)
-        if _WORLD in content and _CAMERA in content:
+        if all(isinstance(content.get(name), Mapping) for name in (_WORLD, _CAMERA)):
             return _read_world_and_camera(content, path, options, components)
         nested = {key: value for key, value in _values(content) if _is_known(value)}
         if len(nested) == 1:

@@ -56,6 +56,7 @@ class Loader:
     inputs: Strategy
     large: bytes  # a valid file, if possible of over a megabyte, to measure what honest reading needs
     prepare: Callable[[Path], Any] | None = None
+    seeds: Sequence[bytes] = ()  # small valid files, for tests/fuzz/atheris_run.py
 
 
 def json_loader() -> Loader:
@@ -72,9 +73,8 @@ def json_loader() -> Loader:
         lambda path: read_json_object(path, ("R",)),
     )
     large = json.dumps(np.random.default_rng(0).normal(size=(40_000, 3)).tolist()).encode()
-    return Loader(
-        "json", "0.json", readers, st.one_of(mutations.broken(texts), mutations.odd_json(seeds)), large
-    )
+    inputs = st.one_of(mutations.broken(texts), mutations.odd_json(seeds))
+    return Loader("json", "0.json", readers, inputs, large, seeds=texts)
 
 
 def _param_shapes() -> dict[str, tuple[int, ...]]:
@@ -106,9 +106,8 @@ def npy_loader() -> Loader:
         mutations.broken(seeds), mutations.odd_npy(seeds), mutations.odd_npy(seeds), mutations.objects_npy()
     )
     large = _npy(np.zeros((1024, 1024), np.float32))
-    return Loader(
-        "npy", "0.npy", readers, inputs, large, lambda folder: np.save(folder / "mask.npy", arrays[2])
-    )
+    prepare = lambda folder: np.save(folder / "mask.npy", arrays[2])  # noqa: E731
+    return Loader("npy", "0.npy", readers, inputs, large, prepare, seeds)
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -126,7 +125,7 @@ def npz_loader(folder: Path) -> Loader:
         [("v_template.npy", _npy_zeros(2**28))], {"v_template.npy": zipfile.ZIP_DEFLATED}
     )
     inputs = st.one_of(mutations.broken([seed]), _odd_arrays(seed), _odd_arrays(seed), st.just(bomb))
-    return Loader("npz (body)", "body.npz", (read_body_data,), inputs, DEMO_BODY.read_bytes())
+    return Loader("npz (body)", "body.npz", (read_body_data,), inputs, DEMO_BODY.read_bytes(), seeds=[seed])
 
 
 def licensed_npz_loader(folder: Path) -> Loader:
@@ -189,7 +188,8 @@ def obj_loader(folder: Path) -> Loader:
     seed = (write_licensed_files(folder / "obj", data).path / "smplx/smplx_uv/smplx_uv.obj").read_text()
     inputs = st.one_of(mutations.broken([seed.encode()]), formats.odd_lines([seed], formats.ODD_WORDS))
     large = "\n".join(f"vt {i / 2**17} {i / 2**17}" for i in range(2**16)) + "\n" + seed
-    return Loader("obj", "uv.obj", (lambda path: read_uv(path, data.faces),), inputs, large.encode())
+    reader = lambda path: read_uv(path, data.faces)  # noqa: E731
+    return Loader("obj", "uv.obj", (reader,), inputs, large.encode(), seeds=[seed.encode()])
 
 
 def pkl_loader(folder: Path) -> Loader:
@@ -209,8 +209,7 @@ def pkl_loader(folder: Path) -> Loader:
     large = pickle.dumps({"shapedirs": np.zeros((2**16, 4, 4))})
     return Loader(
         "pkl", "flame/2019/generic_model.pkl", (read_model_pickle, partial(_convert, levels_up=3)), inputs,
-        large,
-        lambda target: write_licensed_files(target, tiny_body_data()),
+        large, lambda target: write_licensed_files(target, tiny_body_data()), [pickle.dumps(arrays), file.read_bytes()],
     )  # fmt: skip
 
 
@@ -287,14 +286,15 @@ def mp4_loader(folder: Path) -> Loader:
 def list_loader() -> Loader:
     """Lists of frames."""
     seeds = ["0\n2\n10\n", "1", "7 8\n9"]
+    texts = [seed.encode() for seed in seeds]
     inputs = st.one_of(
-        mutations.broken([seed.encode() for seed in seeds]),
+        mutations.broken(texts),
         formats.odd_lines(seeds, formats.ODD_WORDS),
         st.text(max_size=40).map(lambda text: text.encode("utf-8", "surrogatepass")),
     )
     large = "\n".join(map(str, range(200_000))).encode()
     reader = lambda path: Subject(path.parents[1]).frames("generated_0")  # noqa: E731
-    return Loader("frame list", "generated_0/frame_idx_list.txt", (reader,), inputs, large)
+    return Loader("frame list", "generated_0/frame_idx_list.txt", (reader,), inputs, large, seeds=texts)
 
 
 def folder_loader() -> Loader:
