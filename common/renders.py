@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from common.constants import constant
 from common.gaussians import Gaussians
 from common.gpu.branch import Branch
 from common.mesh import vertex_normals
-from common.rasterizer import interpolate_mesh, rasterize, rasterize_mesh
+from common.rasterizer import Scene, interpolate_mesh, rasterize_mesh, rasterize_together
 from common.rasterizer.mesh import NEAR_M
 
 
@@ -29,13 +29,29 @@ class Channel:
     is_detached: bool = False  # sends gradient to `value` only, never to the geometry
 
 
+Drawing = tuple[Gaussians, Camera, Mapping[str, Channel]]
+
+
 def render(gaussians: Gaussians, camera: Camera, channels: Mapping[str, Channel]) -> dict[str, Tensor]:
     """Splat all channels in one rasterizer pass; each comes back as (C, H, W) on a background of 0."""
-    widths = [channel.value.shape[1] for channel in channels.values()]
-    detached = [channel.is_detached for channel in channels.values() for _ in range(channel.value.shape[1])]
-    stacked = torch.cat([channel.value for channel in channels.values()], dim=1)
-    image = rasterize(gaussians, camera, stacked, detached)
-    return dict(zip(channels, image.split(widths), strict=True))
+    return render_together([(gaussians, camera, channels)])[0]
+
+
+def render_together(drawings: Sequence[Drawing]) -> list[dict[str, Tensor]]:
+    """`render` for several sets of Gaussians or cameras; on a GPU in one call."""
+    scenes = []
+    for gaussians, camera, channels in drawings:
+        detached = [
+            channel.is_detached for channel in channels.values() for _ in range(channel.value.shape[1])
+        ]
+        stacked = torch.cat([channel.value for channel in channels.values()], dim=1)
+        scenes.append(Scene(gaussians, camera, stacked, detached))
+    return [
+        dict(
+            zip(channels, image.split([channel.value.shape[1] for channel in channels.values()]), strict=True)
+        )
+        for image, (_, _, channels) in zip(rasterize_together(scenes), drawings, strict=True)
+    ]
 
 
 def over(image: Tensor, mask: Tensor, background: Tensor | float) -> Tensor:
@@ -158,21 +174,17 @@ def boundary_channel(neutral_mean: Tensor) -> Channel:
 
 
 def render_hands(gaussians: Gaussians, body: BodyModel, camera: Camera) -> HandRender:
-    """Right and left hand, each in a pass of its own."""
-    images, masks = [], []
+    """Right and left hand, each by itself."""
+    drawings: list[Drawing] = []
     for index in (body.right_hand_index, body.left_hand_index):
         hand = gaussians.select(index)
-        rendered = render(
-            hand,
-            camera,
-            {
-                "image": Channel(hand.rgb, is_detached=True),
-                "mask": Channel(torch.ones_like(hand.mean[:, :1])),
-            },
-        )
-        images.append(rendered["image"])
-        masks.append(rendered["mask"])
-    return HandRender(torch.cat(images), torch.cat(masks))
+        channels = {
+            "image": Channel(hand.rgb, is_detached=True),
+            "mask": Channel(torch.ones_like(hand.mean[:, :1])),
+        }
+        drawings.append((hand, camera, channels))
+    rendered = render_together(drawings)
+    return HandRender(*(torch.cat([hand[name] for hand in rendered]) for name in ("image", "mask")))
 
 
 @torch.no_grad()
@@ -259,12 +271,12 @@ def render_view(gaussians: Gaussians, body: BodyModel, camera: Camera) -> dict[s
 
 
 def render_fit(posed: PosedAvatar, body: BodyModel, camera: Camera) -> FitRenders:
-    """The renders of pose fitting, in one pass each for base and refined avatar."""
-    base, refined = (
-        body_render(render(gaussians, camera, body_channels(gaussians, posed, body, camera)))
+    """The renders of pose fitting, of base and refined avatar together."""
+    drawings = [
+        (gaussians, camera, body_channels(gaussians, posed, body, camera))
         for gaussians in (posed.base, posed.refined)
-    )
-    return FitRenders(base, refined)
+    ]
+    return FitRenders(*map(body_render, render_together(drawings)))
 
 
 def render_training(
@@ -276,7 +288,7 @@ def render_training(
     face_camera: Camera | None,
     boundary: BoundarySettings,
 ) -> TrainingRenders:
-    """The renders of a training step: a pass each for base, refined, either hand and, on photos, the face patch.
+    """The renders of a training step: base, refined and, on photos, the face patch together, and the hands.
 
     `body_vertices` gives the SMPL-X function's vertices (V, 3) in world space, for the mesh masks, constants;
     `face_camera` is given for captured frames only.
@@ -288,16 +300,17 @@ def render_training(
         **body_channels(posed.base, posed, body, camera),
         **face_channels(posed, body, initial_rgb),
     }
+    refined_channels = body_channels(posed.refined, posed, body, camera)
     if face_camera is not None:
         base_channels["position"] = boundary_channel(posed.base_neutral)
+        refined_channels["position"] = boundary_channel(posed.refined_neutral)
     with beside.aside():
-        refined_channels = body_channels(posed.refined, posed, body, camera)
-        if face_camera is not None:
-            refined_channels["position"] = boundary_channel(posed.refined_neutral)
-        refined = render(posed.refined, camera, refined_channels)
         hands = render_hands(posed.base, body, camera)
-    base = render(posed.base, camera, base_channels)
-    patch = None if face_camera is None else _render_patch(posed, body, face_camera, initial_rgb)
+    drawings: list[Drawing] = [(posed.base, camera, base_channels), (posed.refined, camera, refined_channels)]
+    if face_camera is not None:
+        drawings.append((posed.base, face_camera, _patch_channels(posed, body, initial_rgb)))
+    base, refined, *patches = render_together(drawings)
+    patch = patches[0] if patches else None
     meshes.join()
     beside.join()
     photo = None
@@ -340,19 +353,13 @@ def _boundary(rendered: Mapping[str, Tensor], face_mask: Tensor, threshold: floa
     return boundary_map(rendered["position"], rendered["mask"], face_mask, threshold, ratio)
 
 
-def _render_patch(
-    posed: PosedAvatar, body: BodyModel, face_camera: Camera, initial_rgb: Tensor
-) -> dict[str, Tensor]:
+def _patch_channels(posed: PosedAvatar, body: BodyModel, initial_rgb: Tensor) -> dict[str, Channel]:
     """The face patch: face channels, all colours with detached geometry, mask, and positions of the face."""
     channels = face_channels(posed, body, initial_rgb)
     position = boundary_channel(posed.base_neutral)
-    return render(
-        posed.base,
-        face_camera,
-        {
-            **channels,
-            "image_detached": Channel(posed.appearance.rgb, is_detached=True),
-            "mask": Channel(torch.ones_like(posed.scale), is_detached=True),
-            "position": Channel(position.value * channels["face_mask"].value, is_detached=True),
-        },
-    )
+    return {
+        **channels,
+        "image_detached": Channel(posed.appearance.rgb, is_detached=True),
+        "mask": Channel(torch.ones_like(posed.scale), is_detached=True),
+        "position": Channel(position.value * channels["face_mask"].value, is_detached=True),
+    }

@@ -161,16 +161,16 @@ def test_smoothness_weights_of_the_bodys_parts(model):
         assert weight == 1e5 * expected
 
 
-@pytest.mark.parametrize(("kind", "n_passes"), [("captured", 5), ("generated", 4), ("fitting", 2)])
+@pytest.mark.parametrize(("kind", "n_passes"), [("captured", 2), ("generated", 2), ("fitting", 1)])
 def test_a_step_calls_the_rasterizer_at_most_so_often(model, frames, kind, n_passes, monkeypatch):
     passes = []
 
     def counted(*args, **kwargs):
         passes.append(args)
-        return rasterize(*args, **kwargs)
+        return rasterize_together(*args, **kwargs)
 
-    rasterize = renders.rasterize
-    monkeypatch.setattr(renders, "rasterize", counted)
+    rasterize_together = renders.rasterize_together
+    monkeypatch.setattr(renders, "rasterize_together", counted)
     compute(tiny_objective(model), frames, kind)
     assert 0 < len(passes) <= n_passes
 

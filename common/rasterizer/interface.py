@@ -118,16 +118,55 @@ def rasterize(
     Gradients to mean, scale, rotation, opacity and channels follow the published backward.
     backend: "auto" (numba for CPU tensors, triton for CUDA tensors) or a name of `backend_names()`.
     """
+    splats = _splats(gaussians, camera, channels, detached, background)
+    return _loaders[_backend_name(splats, backend)]()(splats)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What `rasterize` takes, for `rasterize_together`."""
+
+    gaussians: Gaussians
+    camera: Camera
+    channels: Tensor  # (N, C)
+    detached: Sequence[bool] | None = None
+
+
+def rasterize_together(scenes: Sequence[Scene], backend: str = "auto") -> list[Tensor]:
+    """`rasterize` for several sets of Gaussians or cameras on one device; one call where the backend can do that."""
+    splats = [
+        _splats(scene.gaussians, scene.camera, scene.channels, scene.detached, None) for scene in scenes
+    ]
+    name = _backend_name(splats[0], backend)
+    if name == "triton":
+        from common.rasterizer.triton_loader import render_together
+
+        return render_together(splats)
+    return [_loaders[name]()(one) for one in splats]
+
+
+def _backend_name(splats: Splats, backend: str) -> str:
+    name = _default_of_device.get(splats.mean.device.type, "torch") if backend == "auto" else backend
+    if name not in _loaders:
+        raise ValueError(f"unknown rasterizer backend {name!r}; there are: auto, {', '.join(_loaders)}")
+    return name
+
+
+def _splats(
+    gaussians: Gaussians,
+    camera: Camera,
+    channels: Tensor,
+    detached: Tensor | Sequence[bool] | None,
+    background: Tensor | None,
+) -> Splats:
+    """The checked call."""
     _check_shapes(gaussians, channels)
     like = gaussians.mean
     if background is None:
         background = like.new_zeros(channels.shape[1])
     assert background.shape == (channels.shape[1],), f"background: {tuple(background.shape)}"
-    name = _default_of_device.get(like.device.type, "torch") if backend == "auto" else backend
-    if name not in _loaders:
-        raise ValueError(f"unknown rasterizer backend {name!r}; there are: auto, {', '.join(_loaders)}")
     constant_camera = camera.to(like.device).to(like.dtype)
-    splats = Splats(
+    return Splats(
         mean=like,
         scale=gaussians.scale.to(like.dtype),
         rotation=None if gaussians.rotation is None else gaussians.rotation.to(like.dtype),
@@ -144,4 +183,3 @@ def rasterize(
         is_detached=_flags(detached, channels.shape[1]),
         background=background.detach().to(device=like.device, dtype=like.dtype),
     )
-    return _loaders[name]()(splats)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from common.gpu.rooms import is_capturing, watch
 from common.rasterizer import triton_blending, triton_lists, triton_projection
-from common.rasterizer.interface import Splats
+from common.rasterizer.interface import TILE_PX, Splats
 
 LIST_PX = 8  # side of the tiles whose lists are sorted
 CELLS = 4  # of a tile: 4 x 4 pixels each, which one program blends
@@ -95,15 +96,44 @@ def _blocks(n: int, block: int) -> tuple[int]:
     return (-(-n // block),)
 
 
-def _n_tiles(splats: Splats) -> tuple[int, int]:
-    """Tiles in a row of the image, and in all."""
-    tiles_x = -(-splats.camera.width // LIST_PX)
-    return tiles_x, tiles_x * -(-splats.camera.height // LIST_PX)
+@dataclass(frozen=True)
+class Canvas:
+    """Images that are drawn together, one below the other."""
+
+    width: int
+    height: int
+    tops: tuple[int, ...]  # first row of each image, a multiple of TILE_PX
+    sizes: tuple[tuple[int, int], ...]  # height, width of each image
+
+    @staticmethod
+    def of(scenes: Sequence[Splats]) -> Canvas:
+        """Room for every scene's image; each begins with a tile of its own."""
+        sizes = tuple((scene.camera.height, scene.camera.width) for scene in scenes)
+        heights = [-(-height // TILE_PX) * TILE_PX for height, _ in sizes[:-1]]
+        tops = tuple(accumulate(heights, initial=0))
+        return Canvas(max(width for _, width in sizes), tops[-1] + sizes[-1][0], tops, sizes)
+
+    @property
+    def n_tiles(self) -> tuple[int, int]:
+        """Tiles in a row of the canvas, and in all."""
+        tiles_x = -(-self.width // LIST_PX)
+        return tiles_x, tiles_x * -(-self.height // LIST_PX)
 
 
 @lru_cache(maxsize=64)
-def _attached(is_detached: tuple[bool, ...], device: torch.device) -> Tensor:
-    return torch.tensor([0.0 if flag else 1.0 for flag in is_detached], device=device)
+def _image_of_tiles(canvas: Canvas, device: torch.device) -> Tensor:
+    """The image that every row of tiles belongs to."""
+    rows = torch.arange(-(-canvas.height // LIST_PX)) * LIST_PX
+    tops = torch.tensor(canvas.tops)
+    return (torch.searchsorted(tops, rows, right=True) - 1).int().to(device)
+
+
+@lru_cache(maxsize=64)
+def _attached(is_detached: tuple[tuple[bool, ...], ...], device: torch.device) -> Tensor:
+    """(images, C) from each image's flags; missing channels are detached."""
+    width = max(map(len, is_detached))
+    rows = [[0.0 if flag else 1.0 for flag in flags] + [0.0] * (width - len(flags)) for flags in is_detached]
+    return torch.tensor(rows, device=device)
 
 
 @lru_cache(maxsize=8)
@@ -132,25 +162,32 @@ def _geometry(splats: Splats) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return mean, splats.scale.detach().contiguous(), rotation, opacity, cam
 
 
-def _project(splats: Splats, geometry: tuple[Tensor, ...]) -> Footprints:
-    mean, n = geometry[0], len(geometry[0])
-    row, depth = mean.new_empty(n, 8), mean.new_empty(n)
-    box = torch.empty(n, 4, dtype=torch.int32, device=mean.device)
-    count = torch.empty(n, dtype=torch.int32, device=mean.device)
-    triton_projection.project[_blocks(n, PROJECTION_BLOCK)](
-        *geometry,
-        row,
-        box,
-        count,
-        depth,
-        n,
-        splats.camera.width,
-        splats.camera.height,
-        SCALE_COLUMNS=splats.scale.shape[1],
-        HAS_ROTATION=splats.rotation is not None,
-        HAS_OPACITY=splats.opacity is not None,
-        BLOCK=PROJECTION_BLOCK,
-    )
+def _project(
+    scenes: Sequence[Splats], geometries: Sequence[tuple[Tensor, ...]], canvas: Canvas
+) -> Footprints:
+    like, n = geometries[0][0], sum(len(geometry[0]) for geometry in geometries)
+    row, depth = like.new_empty(n, 8), like.new_empty(n)
+    box = torch.empty(n, 4, dtype=torch.int32, device=like.device)
+    count = torch.empty(n, dtype=torch.int32, device=like.device)
+    first = 0
+    for splats, geometry, top in zip(scenes, geometries, canvas.tops, strict=True):
+        n_here = len(geometry[0])
+        triton_projection.project[_blocks(n_here, PROJECTION_BLOCK)](
+            *geometry,
+            row[first:],
+            box[first:],
+            count[first:],
+            depth[first:],
+            n_here,
+            splats.camera.width,
+            splats.camera.height,
+            top,
+            SCALE_COLUMNS=splats.scale.shape[1],
+            HAS_ROTATION=splats.rotation is not None,
+            HAS_OPACITY=splats.opacity is not None,
+            BLOCK=PROJECTION_BLOCK,
+        )
+        first += n_here
     order = torch.sort(depth, stable=True).indices
     return Footprints(row, box, count, order, torch.cumsum(count[order], 0))
 
@@ -206,11 +243,11 @@ def _reserved(n_channels: int) -> int:
 
 
 def _blend(
-    splats: Splats, footprints: Footprints, lists: Lists, channels: Tensor, keep: bool
+    canvas: Canvas, background: Tensor, footprints: Footprints, lists: Lists, channels: Tensor, keep: bool
 ) -> tuple[Tensor, Trail]:
-    camera, (n, n_channels), device = splats.camera, channels.shape, channels.device
+    (n, n_channels), device = channels.shape, channels.device
     capacity, n_cells = len(lists.slot) // CELLS, lists.range.shape[1]
-    image = channels.new_empty(n_channels, camera.height, camera.width)
+    image = channels.new_empty(n_channels, canvas.height, canvas.width)
     reserved = _reserved(n_channels)
     tuning = TUNING[reserved]
     n_checkpoints = len(lists.slot) // SEGMENT + 1 if keep else 1
@@ -227,7 +264,7 @@ def _blend(
         lists.schedule,
         footprints.row,
         channels,
-        splats.background.contiguous(),
+        background.contiguous(),
         footprints.end[n - 1 :],
         image,
         trail.used,
@@ -237,8 +274,8 @@ def _blend(
         trail.checkpoint,
         n_cells,
         capacity,
-        camera.width,
-        camera.height,
+        canvas.width,
+        canvas.height,
         n_channels,
         K=tuning.k,
         CHANNELS=reserved,
@@ -265,13 +302,18 @@ def _announced(total: Tensor) -> tuple[Tensor, Any]:
 
 
 def _draw(
-    splats: Splats, geometry: tuple[Tensor, ...], channels: Tensor, keep: bool
+    scenes: Sequence[Splats],
+    geometries: Sequence[tuple[Tensor, ...]],
+    canvas: Canvas,
+    channels: Tensor,
+    keep: bool,
 ) -> tuple[Tensor, Footprints, Lists, Trail]:
-    """Image and what the backward needs; the capacity is right in the end."""
+    """Canvas and what the backward needs; the capacity is right in the end."""
     device, n = channels.device, len(channels)
-    tiles_x, n_tiles = _n_tiles(splats)
-    footprints = _project(splats, geometry)
-    key = (device, n, splats.camera.height, splats.camera.width)
+    tiles_x, n_tiles = canvas.n_tiles
+    footprints = _project(scenes, geometries, canvas)
+    background = scenes[0].background if len(scenes) == 1 else channels.new_zeros(channels.shape[1])
+    key = (device, n, canvas.height, canvas.width)
     capacity = _capacities.get(key, _rounded(FIRST_GUESS * n))
     is_in_graph = is_capturing(device)
     if is_in_graph:
@@ -279,7 +321,7 @@ def _draw(
     on_host, event = (None, None) if is_in_graph else _announced(footprints.end[n - 1 :])
     while True:
         lists = _list(footprints, tiles_x, n_tiles, capacity)
-        image, trail = _blend(splats, footprints, lists, channels, keep)
+        image, trail = _blend(canvas, background, footprints, lists, channels, keep)
         if on_host is None:
             watch(footprints.end[n - 1 :], capacity)
             return image, footprints, lists, trail
@@ -299,21 +341,20 @@ def _draw(
 class _Call:
     """What the backward needs to know besides tensors."""
 
-    is_detached: tuple[bool, ...]
-    width: int
-    height: int
-    has_rotation: bool
-    has_opacity: bool
+    canvas: Canvas
+    is_detached: tuple[tuple[bool, ...], ...]  # of each image
+    has_rotation: tuple[bool, ...]
+    has_opacity: tuple[bool, ...]
 
-
-def _without_tensors(splats: Splats) -> _Call:
-    return _Call(
-        splats.is_detached,
-        splats.camera.width,
-        splats.camera.height,
-        splats.rotation is not None,
-        splats.opacity is not None,
-    )
+    @staticmethod
+    def of(scenes: Sequence[Splats], canvas: Canvas) -> _Call:
+        """A call without its tensors."""
+        return _Call(
+            canvas,
+            tuple(scene.is_detached for scene in scenes),
+            tuple(scene.rotation is not None for scene in scenes),
+            tuple(scene.opacity is not None for scene in scenes),
+        )
 
 
 def _unblend(
@@ -332,12 +373,13 @@ def _unblend(
         channels,
         *left,
         _attached(call.is_detached, device),
+        _image_of_tiles(call.canvas, device),
         image,
         d_image.contiguous(),
         moments,
         d_channels,
-        call.width,
-        call.height,
+        call.canvas.width,
+        call.canvas.height,
         n_channels,
         K=tuning.k_backward,
         CHANNELS=reserved,
@@ -350,11 +392,11 @@ def _unblend(
 
 
 def _unproject(
-    call: _Call, geometry: Sequence[Tensor], row: Tensor, count: Tensor, moments: Tensor
-) -> list[Tensor]:
-    """Gradients of mean, scale, rotation and opacity."""
+    call: _Call, which: int, geometry: Sequence[Tensor], row: Tensor, count: Tensor, moments: Tensor
+) -> list[Tensor | None]:
+    """Gradients of mean, scale, rotation and opacity of one image's Gaussians."""
     gradients = [torch.empty_like(tensor) for tensor in geometry[:4]]
-    n = len(row)
+    n, (height, width) = len(geometry[0]), call.canvas.sizes[which]
     triton_projection.unproject[_blocks(n, PROJECTION_BLOCK)](
         *geometry,
         row,
@@ -362,38 +404,50 @@ def _unproject(
         moments,
         *gradients,
         n,
-        call.width,
-        call.height,
+        width,
+        height,
         SCALE_COLUMNS=geometry[1].shape[1],
-        HAS_ROTATION=call.has_rotation,
-        HAS_OPACITY=call.has_opacity,
+        HAS_ROTATION=call.has_rotation[which],
+        HAS_OPACITY=call.has_opacity[which],
         BLOCK=PROJECTION_BLOCK,
     )
-    return gradients
+    d_mean, d_scale, d_rotation, d_opacity = gradients
+    return [
+        d_mean,
+        d_scale,
+        d_rotation if call.has_rotation[which] else None,
+        d_opacity if call.has_opacity[which] else None,
+    ]
+
+
+def _joined(scenes: Sequence[Splats]) -> Tensor:
+    """Channels (all Gaussians, most channels) of the scenes, 0 where one has fewer."""
+    if len(scenes) == 1:
+        return scenes[0].channels.detach().contiguous()
+    width = max(scene.channels.shape[1] for scene in scenes)
+    joined, first = scenes[0].channels.new_zeros(sum(len(scene.channels) for scene in scenes), width), 0
+    for scene in scenes:
+        n, used = scene.channels.shape
+        joined[first : first + n, :used] = scene.channels.detach()
+        first += n
+    return joined
 
 
 class _Rasterize(torch.autograd.Function):
-    """Image of the splats. The tensors that may need gradients are arguments of their own, as autograd wants it."""
+    """Images of scenes. The tensors that may need gradients are arguments of their own, as autograd wants it:
+
+    mean, scale, rotation, opacity and channels of each scene.
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        mean: Tensor,
-        scale: Tensor,
-        rotation: Tensor | None,
-        opacity: Tensor | None,
-        channels: Tensor,
-        splats: Splats,
-        keep: bool,
-    ) -> Tensor:
-        channels = channels.detach().contiguous()
-        with torch.cuda.device_of(mean):
-            geometry = _geometry(splats)
-            image, footprints, lists, trail = _draw(splats, geometry, channels, keep)
+    def forward(ctx: Any, scenes: Sequence[Splats], keep: bool, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        canvas, channels = Canvas.of(scenes), _joined(scenes)
+        with torch.cuda.device_of(channels):
+            geometries = [_geometry(scene) for scene in scenes]
+            image, footprints, lists, trail = _draw(scenes, geometries, canvas, channels, keep)
         if keep:
-            ctx.call = _without_tensors(splats)
+            ctx.call = _Call.of(scenes, canvas)
             ctx.save_for_backward(
-                *geometry,
                 channels,
                 image,
                 footprints.row,
@@ -405,33 +459,58 @@ class _Rasterize(torch.autograd.Function):
                 trail.start,
                 trail.place,
                 trail.checkpoint,
+                *(tensor for geometry in geometries for tensor in geometry),
             )
-        return image
+        if len(scenes) == 1:
+            return (image,)
+        return tuple(
+            image[: scene.channels.shape[1], top : top + height, :width].clone()
+            for scene, top, (height, width) in zip(scenes, canvas.tops, canvas.sizes, strict=True)
+        )
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_image: Tensor) -> tuple[Tensor | None, ...]:
-        *geometry, channels, image, row, count = ctx.saved_tensors[:9]
-        with torch.cuda.device_of(d_image):
-            moments, d_channels = _unblend(ctx.call, channels, image, d_image, row, ctx.saved_tensors[9:])
-            d_geometry = _unproject(ctx.call, geometry, row, count, moments)
-        d_mean, d_scale, d_rotation, d_opacity = d_geometry
-        return (
-            d_mean,
-            d_scale,
-            d_rotation if ctx.call.has_rotation else None,
-            d_opacity if ctx.call.has_opacity else None,
-            d_channels,
-            None,
-            None,
-        )
+    def backward(ctx: Any, *d_images: Tensor) -> tuple[Tensor | None, ...]:
+        call, (channels, image, row, count) = ctx.call, ctx.saved_tensors[:4]
+        trail, flat = ctx.saved_tensors[4:11], ctx.saved_tensors[11:]
+        d_canvas = d_images[0]
+        if len(d_images) > 1:
+            d_canvas = torch.zeros_like(image)
+            for d_image, top, (height, width) in zip(
+                d_images, call.canvas.tops, call.canvas.sizes, strict=True
+            ):
+                d_canvas[: len(d_image), top : top + height, :width] = d_image
+        gradients: list[Tensor | None] = []
+        with torch.cuda.device_of(d_canvas):
+            moments, d_channels = _unblend(call, channels, image, d_canvas, row, trail)
+            first = 0
+            for which, d_image in enumerate(d_images):
+                geometry = flat[5 * which : 5 * which + 5]
+                here = slice(first, first + len(geometry[0]))
+                gradients += _unproject(call, which, geometry, row[here], count[here], moments[here])
+                gradients.append(d_channels[here, : len(d_image)])
+                first = here.stop
+        return (None, None, *gradients)
 
 
 def render(splats: Splats) -> Tensor:
     """Image (C, H, W) of the splats (SPEC 10); float32, as many channels as `triton_loader` lets through."""
-    inputs = (splats.mean, splats.scale, splats.rotation, splats.opacity, splats.channels)
-    if len(splats.mean) == 0:
+    return render_together([splats])[0]
+
+
+def render_together(scenes: Sequence[Splats]) -> tuple[Tensor, ...]:
+    """Images of several sets of Gaussians or cameras in one call, each with its channels.
+
+    Several scenes share lists and launches; their backgrounds must be 0 then.
+    """
+    inputs = [(s.mean, s.scale, s.rotation, s.opacity, s.channels) for s in scenes]
+    if any(len(splats.mean) == 0 for splats in scenes):
+        if len(scenes) > 1:
+            return tuple(render(splats) for splats in scenes)
+        splats, tensors = scenes[0], inputs[0]
         image = splats.background[:, None, None].expand(-1, splats.camera.height, splats.camera.width)
-        return image + sum(tensor.sum() for tensor in inputs if tensor is not None)
-    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
-    return _Rasterize.apply(*inputs, splats, keep)  # type: ignore[no-untyped-call]
+        return (image + sum(tensor.sum() for tensor in tensors if tensor is not None),)
+    flat = [tensor for tensors in inputs for tensor in tensors]
+    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in flat)
+    result: tuple[Tensor, ...] = _Rasterize.apply(tuple(scenes), keep, *flat)  # type: ignore[no-untyped-call]
+    return result

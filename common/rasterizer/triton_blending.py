@@ -195,7 +195,8 @@ def unblend(
     start_ptr,
     place_ptr,
     checkpoint_ptr,
-    attached_ptr,  # (C,) 1.0, or 0.0 where the channel sends no gradient to geometry
+    attached_ptr,  # (images, C) 1.0, or 0.0 where the channel sends no gradient to geometry
+    which_ptr,  # (rows of tiles,) int32 the image that a row of tiles belongs to
     image_ptr,  # (C, H, W) the blended image
     d_image_ptr,  # (C, H, W)
     moment_ptr,  # out (N, 8), zeros: sums of the exponent's gradient times 1, dx, dy, dx^2, dx dy, dy^2
@@ -211,7 +212,6 @@ def unblend(
     """Add up the gradients, segment by segment; any number of programs share the segments."""
     k, c, pixel = tl.arange(0, K), tl.arange(0, CHANNELS), tl.arange(0, PIXELS)
     is_channel = c < C
-    attached = tl.load(attached_ptr + c, mask=is_channel, other=0.0)
     basis = _basis((pixel % 4).to(tl.float32), (pixel // 4).to(tl.float32))
     n_checkpoints = tl.load(work_ptr + 1)
     n_items = tl.load(work_ptr) + n_checkpoints
@@ -231,6 +231,7 @@ def unblend(
         left_px, top_px = left.to(tl.float32), top.to(tl.float32)
         at_image = (c[:, None].to(tl.int64) * height + y[None, :]) * width + x[None, :]  # (CHANNELS, PIXELS)
         is_image = is_channel[:, None] & is_inside[None, :]
+        attached = tl.load(attached_ptr + tl.load(which_ptr + top // 8) * C + c, mask=is_channel, other=0.0)
         d_colour = tl.load(d_image_ptr + at_image, mask=is_image, other=0.0)
         d_attached = d_colour * attached[:, None]
         source = checkpoint_ptr + tl.minimum(item, n_checkpoints).to(tl.int64) * (C + 1) * PIXELS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -70,6 +71,22 @@ def _works(splats: Splats) -> bool:
             _warn(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
             _working[key] = False
     return _working[key]
+
+
+def render_together(scenes: Sequence[Splats]) -> list[Tensor]:
+    """Images of several scenes, in one call of the Triton kernels if they can."""
+    is_one_call = len(scenes) > 1 and all(
+        scene.mean.dtype == torch.float32 and 1 <= scene.channels.shape[1] <= MAX_CHANNELS and _works(scene)
+        for scene in scenes
+    )
+    if not is_one_call:
+        return [render(scene) for scene in scenes]
+    from common.rasterizer import triton_backend
+
+    try:
+        return list(triton_backend.render_together(scenes))
+    except triton_backend.TooManyPairs:
+        return [render(scene) for scene in scenes]
 
 
 def render(splats: Splats) -> Tensor:

@@ -140,7 +140,7 @@ def _n_tiles(lo, hi):
     return tl.where(hi > lo, (hi - 1) // 2 - lo // 2 + 1, 0)
 
 
-@triton.jit(do_not_specialize=["n", "width", "height"])
+@triton.jit(do_not_specialize=["n", "width", "height", "top"])
 def project(
     mean_ptr,  # (N, 3)
     scale_ptr,  # (N, SCALE_COLUMNS)
@@ -154,12 +154,13 @@ def project(
     n,
     width,
     height,
+    top,
     SCALE_COLUMNS: tl.constexpr,
     HAS_ROTATION: tl.constexpr,
     HAS_OPACITY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Footprints of the Gaussians on an image of width x height."""
+    """Footprints of the Gaussians on an image of width x height that begins at row `top`, a multiple of 8."""
     g = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     is_in = g < n
     x, y, z = _to_camera(mean_ptr, cam_ptr, g, is_in)
@@ -195,7 +196,7 @@ def project(
     count = tl.where(is_drawn, _n_tiles(x0, x1) * _n_tiles(y0, y1), 0)
     row = row_ptr + 8 * g
     tl.store(row, u, mask=is_in)
-    tl.store(row + 1, v, mask=is_in)
+    tl.store(row + 1, v + top, mask=is_in)
     tl.store(row + 2, c / det * (-0.5 * LOG2_E), mask=is_in)
     tl.store(row + 3, xy / det * LOG2_E, mask=is_in)
     tl.store(row + 4, a / det * (-0.5 * LOG2_E), mask=is_in)
@@ -203,8 +204,8 @@ def project(
     tl.store(row + 6, opacity, mask=is_in)
     tl.store(box_ptr + 4 * g, x0, mask=is_in)
     tl.store(box_ptr + 4 * g + 1, x1, mask=is_in)
-    tl.store(box_ptr + 4 * g + 2, y0, mask=is_in)
-    tl.store(box_ptr + 4 * g + 3, y1, mask=is_in)
+    tl.store(box_ptr + 4 * g + 2, y0 + top // CELL_PX, mask=is_in)
+    tl.store(box_ptr + 4 * g + 3, y1 + top // CELL_PX, mask=is_in)
     tl.store(count_ptr + g, count, mask=is_in)
     tl.store(depth_ptr + g, tl.where(count > 0, depth, float("inf")), mask=is_in)
 

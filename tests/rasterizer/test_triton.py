@@ -17,12 +17,20 @@ HAS_GPU = torch.cuda.is_available()
 if not HAS_GPU and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("no CUDA device; test_triton_interpreted.py runs these tests", allow_module_level=True)
 
-from common.camera import Camera  # noqa: E402
-from common.gaussians import Gaussians  # noqa: E402
-from common.rasterizer import rasterize, triton_backend, triton_loader  # noqa: E402
-from tests.golden.conftest import GOLDEN_DIR  # noqa: E402
-from tests.golden.test_rasterizer import CUDA_FILES, GRADIENT_TOLERANCE, IMAGE_TOLERANCE, Case  # noqa: E402
-from tests.rasterizer.scenes import Scene, gradients, random_scene, relative_error  # noqa: E402
+from common.camera import Camera
+from common.gaussians import Gaussians
+from common.rasterizer import (
+    Scene as Drawing,
+)
+from common.rasterizer import (
+    rasterize,
+    rasterize_together,
+    triton_backend,
+    triton_loader,
+)
+from tests.golden.conftest import GOLDEN_DIR
+from tests.golden.test_rasterizer import CUDA_FILES, GRADIENT_TOLERANCE, IMAGE_TOLERANCE, Case
+from tests.rasterizer.scenes import Scene, gradients, random_scene, relative_error
 
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
 PROBE = triton_loader._works
@@ -261,3 +269,29 @@ def test_a_captured_graph_repeats_the_call_and_shows_when_its_lists_do_not_fit()
         leaves["scale"].fill_(3.0)
     graph.replay()
     assert torch.isnan(results[0]).all()
+
+
+def test_several_sets_and_cameras_in_one_call_are_as_one_by_one() -> None:
+    """Other sizes of image, other numbers of Gaussians and channels, other flags."""
+    sizes, widths = [(40, 18, 23), (60, 33, 17), (25, 5, 40)], [3, 5, 1]
+    cases = [
+        scene_and_weight(i, size, width, i == 1)
+        for i, (size, width) in enumerate(zip(sizes, widths, strict=True))
+    ]
+    flags = [[bool((i + c) % 2) for c in range(width)] for i, width in enumerate(widths)]
+    scenes, leaves = [], []
+    for (scene, _), detached in zip(cases, flags, strict=True):
+        mine = {name: tensor.to(DEVICE).requires_grad_() for name, tensor in scene.leaves().items()}
+        moved = on_device(scene).with_leaves(mine)
+        scenes.append(Drawing(moved.gaussians, moved.camera, moved.channels, detached))
+        leaves.append(mine)
+    images = rasterize_together(scenes, backend="triton")
+    sum(
+        (image * weight.to(DEVICE)).sum() for image, (_, weight) in zip(images, cases, strict=True)
+    ).backward()
+    for (scene, weight), detached, image, mine in zip(cases, flags, images, leaves, strict=True):
+        no_background = replace(scene, background=torch.zeros_like(scene.background))
+        expected_image, expected = gradients(no_background, "numba", weight, detached)
+        assert (image.detach().cpu() - expected_image).abs().max() < 1e-4
+        for name, gradient in expected.items():
+            assert relative_error(mine[name].grad.cpu(), gradient) < 1e-4, name
