@@ -127,7 +127,11 @@ class Lpips(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """LPIPS of images (B, 3, H, W) in [0, 1] -> (B,): eq. 1 of Zhang et al. 2018, summed over layers."""
         assert x.shape == y.shape and x.dim() == 4 and x.shape[1] == 3, (x.shape, y.shape)
-        assert min(x.shape[2:]) >= self.min_size_px, (x.shape, self.min_size_px)
+        if min(x.shape[2:]) < self.min_size_px:
+            raise UserError(
+                f"images of {x.shape[3]} x {x.shape[2]} pixels are too small for LPIPS (a side needs "
+                f"{self.min_size_px}); use larger images, or --no_lpips"
+            )
         distance = x.new_zeros(len(x))
         for head, a, b in zip(self.heads, self.features(x), self.features(y), strict=True):
             weighted = (a - b).square() * head.view(1, -1, 1, 1)

@@ -143,7 +143,7 @@ def test_smallest_image_is_what_the_pools_leave_something_of(weights_dir):
         side = model.min_size_px
         assert torch.isfinite(model(torch.rand(1, 3, side, side), torch.rand(1, 3, side, side))).all()
         too_small = torch.rand(1, 3, side - 1, side)
-        with pytest.raises(AssertionError):
+        with pytest.raises(UserError, match="too small for LPIPS"):
             model(too_small, too_small)
 
 

@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import IO, Literal
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class ArrayHeader:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_header(file: BinaryIO, kinds: str = NUMBERS) -> ArrayHeader:
+def read_header(file: IO[bytes], kinds: str = NUMBERS) -> ArrayHeader:
     """The header of a .npy file at its start; ValueError and its like if it is broken or not of `kinds`.
 
     Nothing that the header declares is allocated. Object and structured arrays are refused.
@@ -83,11 +83,11 @@ def open_array(path: Path, shape: tuple[int, ...] | None = None, mode: Literal["
             ) from error
         if shape is not None and header.shape != shape:
             raise UserError(f"{path} has shape {header.shape}, expected {shape}; write it again")
-        order = "F" if header.is_fortran else "C"
+        order: Literal["F", "C"] = "F" if header.is_fortran else "C"
         try:
             if not header.n_bytes:  # an empty part of a file cannot be mapped
                 return np.empty(header.shape, header.dtype, order)
-            return np.memmap(file, header.dtype, mode, offset, header.shape, order)
+            return np.memmap(path, header.dtype, mode, offset, header.shape, order)
         except _BROKEN as error:
             raise UserError(f"cannot read {path}: {error}") from error
 

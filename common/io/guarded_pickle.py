@@ -29,7 +29,10 @@ class _Clipped:
         return self._file.read(min(n_bytes, self._end - self._file.tell()))
 
 
-class GuardedUnpickler(pickle._Unpickler):
+_PythonUnpickler: Any = pickle._Unpickler  # its stubs know the C one's members only
+
+
+class GuardedUnpickler(_PythonUnpickler):
     """The unpickler written in Python: a flipped byte makes the C one allocate gigabytes for its memo.
 
     Keys of dicts and elements of sets may be text, bytes, small numbers and instances of `key_types`: nested
@@ -37,7 +40,7 @@ class GuardedUnpickler(pickle._Unpickler):
     """
 
     key_types: tuple[type, ...] = ()
-    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(_PythonUnpickler.dispatch)
 
     def __init__(self, file: BinaryIO) -> None:
         clipped = file if isinstance(file, io.BytesIO) else _Clipped(file)  # BytesIO clips by itself, faster

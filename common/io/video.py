@@ -27,7 +27,7 @@ def read_video(path: Path) -> Iterator[np.ndarray]:
     """
     with open_file(path) as file:
         try:
-            with av.open(file, format="mp4") as container:
+            with av.open(file, "r", format="mp4") as container:
                 if not container.streams.video:
                     raise UserError(f"{path} has no video in it; write it again")
                 stream = container.streams.video[0]

@@ -211,5 +211,5 @@ def test_flipped_bytes_never_raise_anything_else(tmp_path):
 
 def test_a_missing_file_or_a_folder_is_named(tmp_path):
     for path in (tmp_path, tmp_path / "none.pkl"):
-        with pytest.raises(UserError, match="missing file|a folder"):
+        with pytest.raises(UserError, match=r"missing file|a folder"):
             read_model_pickle(path)
