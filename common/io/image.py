@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -27,8 +26,11 @@ _BROKEN = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, OverflowError, MemoryError,
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
-_OPENING = threading.Lock()  # warnings are switched off for all threads at once
 _FOREGROUND = 127.5  # SPEC 3
+
+# Pillow warns of what _check_pixels is stricter about, and of animations of which only the first image is read.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", message="Invalid APNG")
 
 
 def read_rgb(path: Path, size: tuple[int, int] | None = None) -> Tensor:
@@ -90,12 +92,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         n_bytes = file.seek(0, 2)
         file.seek(0)
         try:
-            with _OPENING, warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # of many pixels: _check_pixels is stricter; of odd animations
-                opened = Image.open(file, formats=_FORMATS)
-            with opened as image:
+            with Image.open(file, formats=_FORMATS) as image:
                 _check_pixels(path, image, n_bytes)
                 yield image
         except (*_BROKEN, UnidentifiedImageError) as error:

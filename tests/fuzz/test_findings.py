@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import subprocess
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -77,17 +78,22 @@ def test_an_image_of_more_pixels_than_its_bytes_can_hold_took_their_memory(tmp_p
     assert max(measured.peak, measured.reserved) < 32 * MIB
 
 
-@pytest.mark.parametrize("kind", ["animation", "palette"])
-def test_odd_images_printed_warnings(tmp_path, kind, recwarn):
+@pytest.mark.parametrize("place", [33, -12], ids=["before the pixels", "after the pixels"])
+def test_odd_animations_printed_warnings(tmp_path, place):
     path = tmp_path / "0.png"
-    if kind == "palette":
-        Image.new("P", (4, 4)).save(path, transparency=b"\0\1")
-    else:
-        Image.new("RGB", (4, 4)).save(path)
-        content = path.read_bytes()
-        chunk = b"acTL" + bytes(8)
-        chunk = (8).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
-        path.write_bytes(content[:33] + chunk + content[33:])
+    Image.new("RGB", (4, 4)).save(path)
+    chunk = b"acTL" + bytes(8)
+    chunk = (8).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    content = path.read_bytes()
+    path.write_bytes(content[:place] + chunk + content[place:])
+    with warnings.catch_warnings(record=True) as warned:
+        assert read_rgb(path).shape == (3, 4, 4)
+    assert not warned
+
+
+def test_odd_palettes_printed_warnings(tmp_path, recwarn):
+    path = tmp_path / "0.png"
+    Image.new("P", (4, 4)).save(path, transparency=b"\0\1")
     assert read_rgb(path).shape == (3, 4, 4)
     assert not recwarn.list
 
