@@ -185,7 +185,7 @@ def cell(values: list[float]) -> str:
 
 
 def plot(table: dict[str, dict[str, list[float]]], path: Path) -> None:
-    """One bar chart a metric, every seed a dot."""
+    """One panel a metric: mean and standard deviation, every seed a dot."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -194,11 +194,11 @@ def plot(table: dict[str, dict[str, list[float]]], path: Path) -> None:
     for axis, metric in zip(figure.subplots(1, len(METRICS), sharey=True), METRICS, strict=True):
         for row, variant in enumerate(table):
             values = table[variant][metric]
-            axis.barh(row, statistics.fmean(values), color="tab:blue", alpha=0.5)
-            axis.plot(values, [row] * len(values), "k.")
-        low = min(min(values[metric]) for values in table.values())
-        high = max(max(values[metric]) for values in table.values())
-        axis.set_xlim(max(0.0, low - 0.3 * (high - low)), high + 0.1 * (high - low))
+            deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+            axis.errorbar(statistics.fmean(values), row, xerr=deviation, fmt="o", capsize=4, color="tab:blue")
+            axis.plot(values, [row] * len(values), "k.", alpha=0.6)
+        axis.margins(x=0.1)
+        axis.grid(axis="x", alpha=0.3)
         axis.set_title(metric)
         axis.set_yticks(range(len(table)), list(table))
         axis.invert_yaxis()
