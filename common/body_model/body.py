@@ -86,6 +86,8 @@ class BodyModel(nn.Module):
         self._buffer("expr_dirs_high", self.subdivider.interpolate(self.expr_dirs))
         self._buffer("skinning_weights_high", self.subdivider.interpolate(self.skinning_weights))
         self.neighbours_low = neighbours_low or neighbour_lists(self.faces, self.n_vertices)
+        if n_subdivisions == 0:
+            neighbours_high = neighbours_high or self.neighbours_low
         self.neighbours_high = neighbours_high or neighbour_lists(self.faces_high, self.n_vertices_high)
         self._add_parts(data)
 
