@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import random
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -270,7 +271,7 @@ def _lied(archive: bytes, noise: random.Random) -> bytes:
             (b"PK\x05\x06", (8, 10, 12, 16)),
         )
     )
-    places = [i for i in range(len(content) - 3) if content[i : i + 4] == signature]
+    places = [match.start() for match in re.finditer(re.escape(signature), content)]
     if places:
         at = noise.choice(places) + noise.choice(fields)
         value = noise.choice((*EXTREMES, noise.randrange(2**16))) % 2**32

@@ -31,7 +31,7 @@ def odd_torch_file(
         broken(legacy_seeds),
         odd_zip(seeds, _odd_member),
         odd_zip(seeds, _odd_member),
-        st.sampled_from(contents).flatmap(lambda content: st.sampled_from(_hostile(content))),
+        st.sampled_from([file for content in contents for file in _hostile(content)]),
     )
 
 
