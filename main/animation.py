@@ -60,9 +60,8 @@ def main(args: AnimationArgs) -> None:
     engine = Engine(model.persona, motion.height, motion.width, panel)
     target = inside(args.output, args.output / args.subject_id / f"{motion.name}.mp4")
     if args.benchmark:
-        speed = speed_of(
-            engine.pictures(map(shot, repeated(motion.frames, BENCHMARK_FRAMES))), lambda _: None
-        )
+        frames = repeated(motion.frames, BENCHMARK_FRAMES[device.type])
+        speed = speed_of(engine.pictures(map(shot, frames)), lambda _: None)
         print(f"without encoding: {speed.per_second:.1f} frames/s ({speed.milliseconds:.3f} ms a frame)")
     start = time.perf_counter()
     with VideoQueue(target, fps, with_frame_number) as video:

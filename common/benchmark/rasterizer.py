@@ -76,10 +76,14 @@ def _measure(what: str, draw: Draw, gaussians: Gaussians, n_channels: int, timer
     def both() -> tuple[Tensor, ...]:
         return torch.autograd.grad(draw(leaves), leaves, weight)
 
-    times = []
-    for call in (forward, both):
-        times += [timer.median_ms(call), timer.captured_ms(call)]
-    return RasterizerTimes(what, n_channels, *times)
+    return RasterizerTimes(
+        what,
+        n_channels,
+        forward=timer.median_ms(forward),
+        forward_graph=timer.captured_ms(forward),
+        both=timer.median_ms(both),
+        both_graph=timer.captured_ms(both),
+    )
 
 
 def _gsplat(gaussians: Gaussians, camera: Camera) -> Draw:

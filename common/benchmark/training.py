@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -51,12 +50,18 @@ def measure_step(
     is_fast = trainer.fast is not None
     shown = trainer.fast.objective if trainer.fast is not None else objective
     prefixes = [_prefix_ms(call, timer, is_fast) for call in _prefixes(shown, on_device)]
-    stages = [
-        prefixes[0],
-        *(b - a for a, b in pairwise(prefixes)),
-        step - prefixes[-1],
-    ]
-    return StepTimes(kind, path, step, *stages, peak)
+    avatar, renders, losses, backward = prefixes
+    return StepTimes(
+        kind,
+        path,
+        step,
+        avatar=avatar,
+        renders=renders - avatar,
+        losses=losses - renders,
+        backward=backward - losses,
+        optimizer=step - backward,
+        peak_mib=peak,
+    )
 
 
 def _prefixes(objective: Objective, frame: Frame) -> list[Callable[[], object]]:

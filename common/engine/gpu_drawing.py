@@ -16,6 +16,8 @@ from common.engine.pictures import draw_image
 from common.engine.pose_rows import ROW_SIZE, PoseRow
 from common.engine.posing_triton import TritonPosing, compose
 from common.engine.static_avatar import StaticAvatar
+from common.io.image import to_uint8
+from common.renders import over
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,10 @@ class GpuDrawing:
     with more comes out as not a number; it is drawn again eagerly, and the graph is captured anew.
     """
 
-    def __init__(self, static: StaticAvatar, height: int, width: int, panel: np.ndarray | None) -> None:
+    def __init__(
+        self, static: StaticAvatar, height: int, width: int, panel: np.ndarray | None, probe: Tensor
+    ) -> None:
+        """probe (ROW_SIZE,): a pose to try the kernels on; an exception tells that they do not work here."""
         device = static.base.device
         self.static, self.device = static, device
         self.posing = TritonPosing(static)
@@ -63,6 +68,20 @@ class GpuDrawing:
         ]
         self.copying = torch.cuda.Stream(device)
         self.graphs: dict[bool, Callable[[], None]] = {}  # has background ->
+        self._try(probe)
+
+    @torch.no_grad()
+    def _try(self, probe: Tensor) -> None:
+        """Compile the kernels and compare them with the torch functions."""
+        with torch.cuda.device(self.device):
+            self.row.copy_(probe)
+            self.posing.check(self.pose)
+            self._draw(has_background=False)
+            image = draw_image(self.static, self.posing.mean(self.pose), self.pose)
+            expected = to_uint8(over(image[:3], image[3:], 1.0)).astype(int)
+            found = self.picture[:, self.left :].cpu().numpy()
+            if np.abs(found - expected).max() > 1 or int(self.is_broken):
+                raise RuntimeError("its test picture is wrong")
 
     @torch.no_grad()
     def pictures(self, shots: Iterable[PackedShot]) -> Iterator[np.ndarray]:

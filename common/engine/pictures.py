@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol
@@ -12,10 +13,12 @@ import torch
 from torch import Tensor
 
 from common.avatar import Avatar
+from common.camera import Camera
 from common.engine.frame_source import PackedShot, Shot, packed
 from common.engine.pose_rows import PoseRow, PoseRows
 from common.engine.static_avatar import StaticAvatar
 from common.io.image import to_uint8
+from common.pose import SmplxParams
 from common.rasterizer import rasterize
 from common.renders import over
 
@@ -42,20 +45,25 @@ class Engine:
         self.static = StaticAvatar.of(avatar)
         self.rows = PoseRows(avatar)
         self.device = self.static.base.device
-        self.drawing = _drawing(self.static, height, width, panel)
+        upright = replace(SmplxParams.zeros(), root_pose=torch.tensor([math.pi, 0.0, 0.0]))
+        in_front = replace(upright, trans=torch.tensor([0.0, 0.0, 3.0]))
+        camera = Camera.identity((float(height), float(height)), (width / 2, height / 2), height, width)
+        probe = self.rows.pack([in_front], [camera])[0]
+        self.drawing = _drawing(self.static, height, width, panel, probe)
 
     def pictures(self, shots: Iterable[Shot]) -> Iterator[np.ndarray]:
         """A picture (H, panel's width + W, 3) uint8 of every shot, in order; each is the caller's to keep."""
         return self.drawing.pictures(packed(shots, self.rows, is_pinned=self.device.type == "cuda"))
 
 
-def _drawing(static: StaticAvatar, height: int, width: int, panel: np.ndarray | None) -> Drawing:
-    device = static.base.device
-    if device.type == "cuda":
+def _drawing(
+    static: StaticAvatar, height: int, width: int, panel: np.ndarray | None, probe: Tensor
+) -> Drawing:
+    if _is_gpu(static.base.device):
         try:
             from common.engine.gpu_drawing import GpuDrawing
 
-            return GpuDrawing(static, height, width, panel)
+            return GpuDrawing(static, height, width, panel, probe)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - a missing or broken compiler fails in many ways
@@ -63,6 +71,10 @@ def _drawing(static: StaticAvatar, height: int, width: int, panel: np.ndarray | 
             reason = f"{type(error).__name__}: {lines[0] if lines else ''}"
             logger.warning("the fast GPU engine is not available (%s); a slower one is used", reason)
     return PlainDrawing(static, height, width, panel)
+
+
+def _is_gpu(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 class PlainDrawing:

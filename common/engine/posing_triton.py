@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +10,7 @@ from common.engine import posing_kernels
 from common.engine.pose_rows import PoseRow
 from common.engine.static_avatar import OffsetNet, StaticAvatar
 
+CHECKED_M = 1e-4  # largest difference of means, metres
 NODE_MARGIN_M = 0.02  # grid points this near to where a Gaussian samples at rest are prepared
 MIN_CAPABILITY = (8, 0)  # older devices have no matrix units that Triton uses
 NET_BLOCK = 64
@@ -27,13 +26,14 @@ class TritonNet:
     def __init__(self, net: OffsetNet, n_terms: int) -> None:
         self.net = net
         self.n_terms = n_terms
-        norms, linears = net.layers[0::3], net.layers[2::3]
+        norms = [layer for layer in net.layers[0::3] if isinstance(layer, nn.GroupNorm)]
+        linears = [layer for layer in net.layers[2::3] if isinstance(layer, nn.Linear)]
         hidden = net.features.shape[1]
-        shapes = [(layer.weight.shape) for layer in linears if isinstance(layer, nn.Linear)]
+        shapes = [tuple(layer.weight.shape) for layer in linears]
         is_known = hidden >= 16 and hidden & (hidden - 1) == 0
-        if not is_known or shapes != [(hidden, hidden), (hidden, hidden), (3, hidden)]:
+        if not is_known or shapes != [(hidden, hidden), (hidden, hidden), (3, hidden)] or len(norms) != 3:
             raise ValueError(f"an offset net of {hidden} channels and layers {shapes}")
-        self.n_groups = cast(nn.GroupNorm, norms[0]).num_groups
+        self.n_groups = norms[0].num_groups
         self.norms = torch.stack([torch.stack([norm.weight, norm.bias]) for norm in norms]).contiguous()
         weights = torch.stack([layer.weight.T for layer in linears[:2]]).float()
         coarse = weights.half()
@@ -92,6 +92,13 @@ class TritonPosing:
         self.no_offset = static.base.new_zeros(1, 3)
         self.out = torch.empty_like(static.base)
         self.is_missing = torch.zeros(-(-len(self.out) // POSE_BLOCK), dtype=torch.int32, device=device)
+
+    def check(self, pose: PoseRow) -> None:
+        """RuntimeError unless the kernels compile and pose the avatar as the torch functions do."""
+        self.out.fill_(torch.nan)
+        difference = (self.mean(pose) - self.static.mean(pose)).abs().max()
+        if not float(difference) <= CHECKED_M:  # also false for NaN
+            raise RuntimeError(f"its kernels are off by {float(difference):.3g} m")
 
     def mean(self, pose: PoseRow) -> Tensor:
         """Means (N, 3) of the posed Gaussians in world space, in the avatar's order; the next call writes over them."""

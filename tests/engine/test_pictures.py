@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
 from common.avatar import Avatar
-from common.engine import Engine, Shot
+from common.engine import Engine, Shot, pictures
 from common.engine.plain import render_plain
 from common.engine.pose_rows import PoseRow, PoseRows
 from common.engine.static_avatar import StaticAvatar
@@ -52,9 +54,9 @@ def plain_picture(avatar: Avatar, shot: Shot) -> np.ndarray:
 
 
 def test_pictures_equal_the_plain_path(avatar, shots):
-    pictures = list(Engine(avatar, HEIGHT, WIDTH).pictures(shots))
-    assert len(pictures) == N_FRAMES
-    for shot, picture in zip(shots, pictures, strict=True):
+    drawn = list(Engine(avatar, HEIGHT, WIDTH).pictures(shots))
+    assert len(drawn) == N_FRAMES
+    for shot, picture in zip(shots, drawn, strict=True):
         expected = plain_picture(avatar, shot)
         assert picture.shape == (HEIGHT, WIDTH, 3) and picture.dtype == np.uint8
         assert expected.std() > 20, "the avatar is in the picture"
@@ -106,3 +108,18 @@ def test_a_broken_background_is_reported(avatar, shots):
     broken = replace(shots[0], background=unreadable)
     with pytest.raises(OSError, match="no such image"):
         list(Engine(avatar, HEIGHT, WIDTH).pictures([shots[1], broken]))
+
+
+def test_kernels_that_do_not_work_leave_the_slower_engine_and_a_warning(avatar, shots, monkeypatch, caplog):
+    class Broken:
+        def __init__(self, *args: object) -> None:
+            raise RuntimeError("no compiler")
+
+    module = ModuleType("common.engine.gpu_drawing")
+    module.GpuDrawing = Broken
+    monkeypatch.setitem(sys.modules, "common.engine.gpu_drawing", module)
+    static = replace(StaticAvatar.of(avatar), base=torch.empty(3, 3, device="meta"))
+    monkeypatch.setattr(pictures, "_is_gpu", lambda device: True)
+    drawing = pictures._drawing(static, HEIGHT, WIDTH, None, torch.zeros(1))
+    assert isinstance(drawing, pictures.PlainDrawing)
+    assert "no compiler" in caplog.text

@@ -14,7 +14,7 @@ HAS_GPU = torch.cuda.is_available()
 if not HAS_GPU and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("no CUDA device; test_interpreted.py runs these tests", allow_module_level=True)
 
-from common.engine import Engine, Shot
+from common.engine import Engine, Shot, posing_triton
 from common.engine.plain import render_plain
 from common.engine.pose_rows import PoseRow, PoseRows
 from common.engine.posing_triton import TritonNet, TritonPosing, compose
@@ -49,7 +49,9 @@ def test_offsets(avatar, n_terms, tolerance):
 
 
 @torch.no_grad()
-def test_means_with_a_grid_point_that_is_not_prepared(avatar):
+def test_means_with_a_grid_point_that_is_not_prepared(avatar, monkeypatch):
+    if not HAS_GPU:
+        monkeypatch.setattr(posing_triton, "POSE_BLOCK", 256)  # the interpreter is slow by programs
     static = StaticAvatar.of(avatar)
     row = PoseRows(avatar).pack([tiny_params(2)], [tiny_camera()])[0].to(DEVICE)
     pose, posing = PoseRow.of(row, HEIGHT, WIDTH), TritonPosing(static)
@@ -59,9 +61,20 @@ def test_means_with_a_grid_point_that_is_not_prepared(avatar):
     cell = ((neutral - field.lower) / (field.upper - field.lower) * (size - 1)).floor().long()
     x, y, z = cell.clamp(torch.zeros_like(size), size - 2).tolist()
     posing.node_row[(x * int(size[1]) + y) * int(size[2]) + z] = -1
-    posing.out.fill_(torch.nan)
-    assert (posing.mean(pose) - expected).abs().max() < 1e-5
+    posing.check(pose)
+    assert (posing.out - expected).abs().max() < 1e-5
     assert 0 < int((posing.is_missing != 0).sum()) < len(posing.is_missing)
+
+
+@torch.no_grad()
+def test_kernels_that_are_wrong_are_noticed(avatar, monkeypatch):
+    static = StaticAvatar.of(avatar)
+    row = PoseRows(avatar).pack([tiny_params(2)], [tiny_camera()])[0].to(DEVICE)
+    posing = TritonPosing(static)
+    for wrong in (torch.zeros_like(static.base), torch.full_like(static.base, torch.nan)):
+        monkeypatch.setattr(posing, "mean", lambda pose, wrong=wrong: wrong)
+        with pytest.raises(RuntimeError, match="off by"):
+            posing.check(PoseRow.of(row, HEIGHT, WIDTH))
 
 
 @pytest.mark.parametrize("has_background", [False, True])
