@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +70,7 @@ class FastStep:
         base_lr: dict[str, float],
         low_memory: bool,
     ) -> None:
-        self.optimizer, self.base_lr, self.low_memory = optimizer, base_lr, low_memory
+        self.optimizer, self.base_lr = optimizer, base_lr
         self.table = objective.model.smplx_param_dict
         self.objective = copy.copy(objective)
         if isinstance(objective.perceptual, Lpips):
@@ -87,6 +87,7 @@ class FastStep:
         ] = {}  # warmed up: names and values of the terms
         self.waiting: deque[_Step] = deque()
         self.is_attached = self.has_worked = False
+        self.keeps_features = not low_memory  # of the photo, if there is one only
         self.factor: float | None = None
         self.examples: Callable[[], list[PackedFrame]] = list  # a frame of each kind to come
         optimizer.register_state_dict_post_hook(self._with_own_state)
@@ -103,7 +104,7 @@ class FastStep:
         """One step at `factor` times the learning rates; its loss terms, on the device.
 
         The terms of a step that will be repeated are those of the step before it. None, with a warning, if
-        the very first step shows that graphs do not work here; nothing has changed then.
+        a step turns out not to work as a graph here: it is not made, and the optimiser can go on by itself.
         """
         packed = frame if isinstance(frame, PackedFrame) else pack(frame.to("cpu"))
         self._attach()
@@ -113,10 +114,9 @@ class FastStep:
             graph = self._graph(packed)
         except torch.cuda.OutOfMemoryError:
             raise
-        except Exception as error:
-            if self.has_worked:
-                raise
+        except Exception as error:  # noqa: BLE001 - a capture fails in many ways
             _warn(error)
+            self._hand_back()
             return None
         self.has_worked = True
         terms = torch.empty_like(graph.terms)
@@ -188,6 +188,12 @@ class FastStep:
         self.waiting.clear()
         self.is_attached = False
 
+    def _hand_back(self) -> None:
+        """Give the optimiser its state, so that it can go on by itself."""
+        state = self.optimizer.state_dict()
+        self._forget_state(self.optimizer)
+        self.optimizer.load_state_dict(state)
+
     def _compute(self, frame: Frame) -> tuple[tuple[str, ...], Tensor, Tensor, list[Tensor | None], Tensor]:
         """Names and values of the terms, gradients of the row and of the avatar, and whether lists overflowed."""
         row = self.rows.index_select(0, self.row_index).squeeze(0).detach().requires_grad_()
@@ -217,10 +223,10 @@ class FastStep:
     def _remember_photo(self, packed: PackedFrame, static: StaticFrame) -> None:
         """If there is one photo only, its perceptual features are constants."""
         perceptual = self.objective.perceptual
-        if isinstance(perceptual, Lpips | None) or not packed.is_captured or self.low_memory:
+        if isinstance(perceptual, Lpips | None) or not packed.is_captured:
             return
         perceptual.remembered.clear()  # type: ignore[attr-defined]
-        if len(self.table.frames(packed.split)) == 1:
+        if self.keeps_features and len(self.table.frames(packed.split)) == 1:
             static.fill(packed)
             images = [static.images[name] for name in ("image", "albedo", "face_patch")]
             perceptual.remember(images)  # type: ignore[attr-defined]
@@ -255,6 +261,20 @@ class FastStep:
         torch.cuda.empty_cache()  # what a graph needs it allocates for itself
 
     def _capture(self, packed: PackedFrame) -> _Graph:
+        """The graph of a kind; without the photo's features in it, should it not work with them."""
+        try:
+            return self._captured(packed)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - libraries refuse to be captured in many ways
+            if not self.keeps_features:
+                raise
+            logger.debug("capturing again without the photo's features: %s", error)
+        self.keeps_features = False
+        self.pool = torch.cuda.graph_pool_handle()
+        return self._captured(packed)
+
+    def _captured(self, packed: PackedFrame) -> _Graph:
         self._warm_up([packed])
         names, last = self.measured.pop(_kind(packed))
         static = StaticFrame(packed, self.device)
@@ -282,6 +302,8 @@ def is_possible(device: torch.device) -> bool:
 
 
 def _warn(error: Exception) -> None:
+    while error.__context__ is not None:  # what ended a capture comes before what its end says
+        error = cast(Exception, error.__context__)
     reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
     logger.warning(
         "fast training steps do not work here (%s: %s); plain ones are used", type(error).__name__, reason

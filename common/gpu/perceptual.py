@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from common.constants import constant
 from common.gpu import perceptual_kernels as kernels
 from common.perceptual import Lpips
 
 NUMBERS = 1024  # of a feature map to a program
 ELEMENTS = 4096
+MOST_IMAGES = 64  # targets at a time
 INPUT_CHANNELS = 8  # tensor cores want multiples of 8; those after the first three are 0
 
 
@@ -59,7 +59,7 @@ class HalfLpips(nn.Module):
                 self.blocks.append(_Block(tuple(weights), tuple(biases), head))
                 weights, biases = [], []
         self.shift, self.spread = exact.shift, exact.spread
-        self.like = torch.empty(0, dtype=torch.int32, device=self.shift.device)
+        self.numbers = torch.arange(MOST_IMAGES, dtype=torch.int32, device=self.shift.device)
 
     def forward(self, x: Tensor, y: Tensor | Sequence[Tensor], target: Sequence[int] | None = None) -> Tensor:
         """LPIPS (B,) of images x (B, 3, H, W) and y[target[b]], each (3, H, W); without `target` one for each."""
@@ -189,7 +189,9 @@ class _Distance(torch.autograd.Function):
         for chosen, places in _batches(target, [found is not None for found in known], model.at_once):
             images = torch.stack([x[i] for i in places])
             features = known[chosen[0]] or model.features(torch.stack([y[one] for one in chosen]))
-            which = constant(tuple(chosen.index(target[b]) for b in places), model.like)
+            which = torch.stack(
+                [model.numbers[chosen.index(target[b])] for b in places]
+            )  # no copy from the host
             distance, slope = model.distance_and_gradient(images, features, which, with_gradient)
             for place, b in enumerate(places):
                 distances[b] = distance[place]
