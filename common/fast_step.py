@@ -266,7 +266,7 @@ class FastStep:
             return self._captured(packed)
         except torch.cuda.OutOfMemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - libraries refuse to be captured in many ways
+        except Exception as error:
             if not self.keeps_features:
                 raise
             logger.debug("capturing again without the photo's features: %s", error)
