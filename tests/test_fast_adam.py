@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from common.fast_adam import PoseAdam
+from common.fast_adam import AvatarAdam, PoseAdam
 from common.optimizer import PersonAdam
 from common.pose_table import PoseTable, pose_of_row
 from tests.test_pose_table import _params
@@ -59,3 +59,34 @@ def test_rows_move_as_with_an_optimiser_for_each_parameter_and_states_go_over() 
         for name, value in entries.items():
             torch.testing.assert_close(found[place][name], value, atol=1e-7, rtol=1e-5)
     assert len(found) == 9 * len(KEYS)
+
+
+def test_fused_adam_of_an_avatar_is_torch_s_and_leaves_out_steps_and_parameters_without_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(5, 3, generator=generator) for _ in range(3)]
+    plain, fused = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    base_lr = {"a": 1e-2, "b": 1e-3}
+    optimizers = [
+        PersonAdam([{"name": "a", "params": p[:1]}, {"name": "b", "params": p[1:]}], lr=0.0, eps=1e-15)
+        for p in (plain, fused)
+    ]
+    adam = AvatarAdam(optimizers[1], optimizers[1].param_groups, base_lr)
+    for step, factor in enumerate((1.0, 1.0, 0.1)):
+        grads = [torch.randn(5, 3, generator=generator) for _ in range(3)]
+        for parameter, grad in zip(plain, grads, strict=True):
+            parameter.grad = grad
+        if step == 1:
+            plain[2].grad, grads[2] = None, None
+        for group in optimizers[0].param_groups:
+            group["lr"] = factor * base_lr[group["name"]]
+        optimizers[0].step()
+        adam.set_rates(factor)
+        adam.step(grads, torch.ones(1))  # left out
+        adam.step(grads, torch.zeros(1))
+    for a, b in zip(plain, fused, strict=True):
+        torch.testing.assert_close(b, a, atol=1e-7, rtol=1e-6)
+    expected, found = optimizers[0].state_dict()["state"], adam.state()
+    assert found.keys() == expected.keys()
+    for place, entries in expected.items():
+        for name, value in entries.items():
+            torch.testing.assert_close(found[place][name], value, atol=1e-8, rtol=1e-5)
