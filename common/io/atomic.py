@@ -20,6 +20,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(temporary)  # of a killed run, or a link that somebody put there to be written through
         yield temporary
         temporary.replace(path)
     except OSError as error:
