@@ -182,7 +182,10 @@ class FastStep:
         if not self.is_attached:
             return state
         self.settle()
-        return {**state, "state": {**self.avatar_adam.state(), **self.pose_adam.state()}}
+        groups = state["param_groups"]
+        if self.factor is not None:
+            groups = [{**group, "lr": self.base_lr[group["name"]] * self.factor} for group in groups]
+        return {"state": {**self.avatar_adam.state(), **self.pose_adam.state()}, "param_groups": groups}
 
     def _forget_state(self, optimizer: Any) -> None:
         self.waiting.clear()
