@@ -68,7 +68,7 @@ class BenchmarkArgs:
     backend: str = "auto"
     """Rasterizer backend."""
     profile: Path | None = None
-    """Write a torch profiler trace of three training steps to this file."""
+    """Write a torch profiler trace of training steps to this file."""
     output: Path = ROOT / "output" / "benchmark.json"
     """File of the results."""
     paths: Paths = field(default_factory=Paths)
@@ -100,7 +100,7 @@ def main(args: BenchmarkArgs) -> None:
         "notes": [PERCEPTUAL[args.quick], *NOTES],
     }
     if "start" in sections:
-        results["start"] = start(train)
+        results["start"] = start(train, args.quick)
     if "field" in sections:
         settings = FieldSettings(resolution=16, n_iterations=5) if args.quick else FieldSettings()
         results["field"] = measure_field(load_body(train, 0), settings, device)
@@ -121,13 +121,13 @@ def main(args: BenchmarkArgs) -> None:
     print(f"written to {args.output}")
 
 
-def start(train: TrainArgs) -> StartTimes:
+def start(train: TrainArgs, is_once: bool) -> StartTimes:
     """Start-up, in processes of their own; the subject and the field are there before."""
     setup.open_subject(train)
     setup.load_field(train)
     options = ["--subject_id", train.subject_id, "--device", train.device, "--no_lpips"]
     options += ["--paths.subjects", str(train.paths.subjects), "--paths.output", str(train.paths.output)]
-    return measure_start(options)
+    return measure_start(options, is_once)
 
 
 def rasterizer(args: BenchmarkArgs, size: str, timer: Timer) -> list[RasterizerTimes]:
@@ -165,7 +165,7 @@ def training(
         found += rows("fast", fast, timer)
         traced = fast
     if args.profile is not None:
-        trace(traced, frame, timer, args.profile)
+        trace(traced, frame, timer, args.profile, 1 if args.quick else 3)
     if timer.is_cuda:
         make_deterministic(device)
         if perceptual is not None:
@@ -175,7 +175,7 @@ def training(
     return found
 
 
-def trace(trainer: Any, frame: Frame, timer: Timer, file: Path) -> None:
+def trace(trainer: Any, frame: Frame, timer: Timer, file: Path, n_steps: int) -> None:
     """The profiler's trace of a few steps."""
     file.parent.mkdir(parents=True, exist_ok=True)
 
@@ -183,7 +183,7 @@ def trace(trainer: Any, frame: Frame, timer: Timer, file: Path) -> None:
         trainer.step(frame, 0)
         trainer.settle()
 
-    profile(step, timer, str(file))
+    profile(step, timer, str(file), n_steps)
 
 
 def animation(args: BenchmarkArgs, train: TrainArgs, job: Job, timer: Timer) -> AnimationTimes:

@@ -24,12 +24,12 @@ class StartTimes:
     """Seconds from starting Python until each stage was done."""
 
     cold: dict[str, float]  # the first time: kernels may have to be compiled
-    warm: dict[str, float]  # again, in a new process
+    warm: dict[str, float] | None  # again, in a new process
 
 
-def measure_start(options: list[str]) -> StartTimes:
-    """Twice: a new process, up to its first training step; `options` are those of main/train.py."""
-    return StartTimes(_start(options), _start(options))
+def measure_start(options: list[str], is_once: bool = False) -> StartTimes:
+    """Twice or once: a new process, up to its first training step; `options` are those of main/train.py."""
+    return StartTimes(_start(options), None if is_once else _start(options))
 
 
 def _start(options: list[str]) -> dict[str, float]:

@@ -89,7 +89,9 @@ def animation_lines(times: AnimationTimes) -> list[str]:
 def start_lines(times: StartTimes) -> list[str]:
     """Seconds until the first training step."""
     heads = ("start, s", *times.cold)
-    rows = [["first run", *map(_cell, times.cold.values())], ["again", *map(_cell, times.warm.values())]]
+    rows = [["first run", *map(_cell, times.cold.values())]]
+    if times.warm is not None:
+        rows.append(["again", *map(_cell, times.warm.values())])
     return _lines(heads, rows)
 
 

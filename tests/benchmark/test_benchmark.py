@@ -90,6 +90,24 @@ def test_the_command_prints_and_writes_the_same(tmp_path: Path) -> None:
     assert as_table({**written, "rasterizer": [RasterizerTimes(**row)]}) in result.stdout
 
 
+def test_training_and_animation_of_the_tiny_subject(tmp_path: Path) -> None:
+    places = ("--paths.subjects", str(tmp_path / "s"), "--paths.output", str(tmp_path / "o"))
+    files = ("--output", str(tmp_path / "b.json"), "--profile", str(tmp_path / "trace.json"))
+    result = run("--only", "training,animation", *places, *files)
+    assert result.returncode == 0, result.stderr
+    written = json.loads((tmp_path / "b.json").read_text())
+    assert [(row["kind"], row["path"]) for row in written["training"]] == [
+        ("captured", "plain"),
+        ("generated", "plain"),
+    ]
+    assert all(row["step"] > 0 and row["peak_mib"] is None for row in written["training"])
+    animation = written["animation"]
+    assert animation["largest_difference"] <= 1
+    assert min(animation[name] for name in ("plain", "engine", "encoded")) > 0
+    assert "without perceptual loss" in result.stdout
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+
+
 def test_an_unknown_section_is_named(tmp_path: Path) -> None:
     result = run("--only", "speed", "--output", str(tmp_path / "b.json"))
     assert result.returncode == 2 and "rasterizer" in result.stderr and "Traceback" not in result.stderr
