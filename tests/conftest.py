@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from common.avatar import Avatar
 from common.camera import Camera
+from common.demo.subject import make_demo_subject
 from common.pose import SmplxPose
 from data.dataset import Subject
 from tests.tiny_person import tiny_avatar, tiny_camera, tiny_params, tiny_subject
@@ -19,6 +21,21 @@ def small_subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     """A subject of a few tiny random frames, for the tiny body; not to be changed."""
     folder: Path = tmp_path_factory.mktemp("subject")
     return tiny_subject(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a demo subject of the smallest size; not to be changed."""
+    path: Path = tmp_path_factory.mktemp("subjects") / "S"
+    make_demo_subject(path, "tiny", seed=0)
+    return path
+
+
+@pytest.fixture
+def demo_copy(tiny_demo: Path, tmp_path: Path) -> Subject:
+    """A copy of the demo subject that a test may damage."""
+    left_out = shutil.ignore_patterns("truth", "motion")
+    return Subject(Path(shutil.copytree(tiny_demo, tmp_path / "S", ignore=left_out)))
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,20 +153,9 @@ def test_frames_are_chosen_evenly():
     assert chosen_frames(list(range(0, 100, 2)), 3) == [0, 48, 98]
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> Path:
-    from common.demo.subject import make_demo_subject
-
-    path = tmp_path_factory.mktemp("subjects") / "S"
-    make_demo_subject(path, "tiny", seed=0)
-    return path
-
-
 @pytest.fixture
-def subject(demo, tmp_path) -> Subject:
-    return Subject(
-        Path(shutil.copytree(demo, tmp_path / "S", ignore=shutil.ignore_patterns("motion", "truth")))
-    )
+def subject(demo_copy) -> Subject:
+    return demo_copy
 
 
 @pytest.mark.parametrize("split", ["captured", "generated_0"])

@@ -30,21 +30,9 @@ def body() -> BodyModel:
     return BodyModel(load_body_data(DEMO_BODY, "male"), 0)
 
 
-@pytest.fixture(scope="module")
-def pristine(tmp_path_factory) -> Path:
-    from common.demo.subject import make_demo_subject
-
-    path = tmp_path_factory.mktemp("subjects") / "S"
-    make_demo_subject(path, "tiny", seed=0)
-    return path
-
-
 @pytest.fixture
-def subject(pristine, tmp_path) -> Subject:
-    """A copy that a test may damage."""
-    return Subject(
-        Path(shutil.copytree(pristine, tmp_path / "S", ignore=shutil.ignore_patterns("truth", "motion")))
-    )
+def subject(demo_copy) -> Subject:
+    return demo_copy
 
 
 def look(subject: Subject, body: BodyModel | None) -> Findings:
@@ -248,12 +236,12 @@ PHOTO_DAMAGES: dict[str, tuple[Damage, str, str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def damaged(pristine, body, tmp_path_factory) -> dict[str, tuple[str, Findings]]:
+def damaged(tiny_demo, body, tmp_path_factory) -> dict[str, tuple[str, Findings]]:
     """For each damage the frame that has it, and the findings; frames of one copy have one damage each."""
     found = {}
     waiting = list(FRAME_DAMAGES.items())
     while waiting:
-        copy = Path(shutil.copytree(pristine, tmp_path_factory.mktemp("damaged") / "S"))
+        copy = Path(shutil.copytree(tiny_demo, tmp_path_factory.mktemp("damaged") / "S"))
         findings, names = Findings(), []
         photo = PHOTO_DAMAGES.items() if not found else ()
         frames = [key for key in frame_keys(Subject(copy)) if key[0] != "captured"]
