@@ -168,7 +168,7 @@ def test_broken_body_file_is_named(made, refuse, tmp_path):
     halve(tmp_path / "body.npz")
     options = made.options(human_model_path=tmp_path, **{"paths.output": tmp_path})
     line = refuse("main/train.py", *options, *TRAIN)
-    assert str(tmp_path / "body.npz") in line and "get or make it again" in line
+    assert str(tmp_path / "body.npz") in line and "download or make it again" in line
     assert "body.npz" in refuse(
         "tools/export_smplx_model.py", "--body", tmp_path / "body.npz", "--output", tmp_path / "x.npz"
     )

@@ -15,8 +15,9 @@ import numpy as np
 import plyfile
 import pytest
 import torch
+from PIL import Image
 
-from tests.cli.browser import browser_page, pixels, screenshot, wait_until
+from tests.cli.browser import browser_page, screenshot, wait_until
 from tests.cli.commands import ROOT, TRAIN, Workspace, succeed
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def url(untrained: Workspace) -> Iterator[str]:
     viewer = subprocess.Popen(
         [sys.executable, "main/viewer.py", *untrained.options(), *motion],
         cwd=ROOT,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONFAULTHANDLER": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -53,7 +54,11 @@ def url(untrained: Workspace) -> Iterator[str]:
         pytest.fail(f"the viewer said {said!r} and: {viewer.communicate()[1][-3000:]}")
     yield next(word for word in said.split() if word.startswith("http"))
     viewer.send_signal(signal.SIGINT)
-    rest = viewer.communicate(timeout=60)[1]
+    try:
+        rest = viewer.communicate(timeout=60)[1]
+    except subprocess.TimeoutExpired:
+        viewer.send_signal(signal.SIGABRT)  # it says where its threads are
+        pytest.fail(f"the viewer does not end: {viewer.communicate()[1][-6000:]}")
     assert viewer.returncode == 130 and "Traceback" not in rest, rest[-3000:]
 
 
@@ -71,8 +76,13 @@ def is_drawn(image: np.ndarray) -> np.ndarray:
 
 
 def snapshot(page: Page) -> np.ndarray:
-    """The picture behind the page's button, by the project's rasterizer."""
-    return pixels(download(page, "Snapshot (.png)").read_bytes())
+    """The picture behind the page's button, by the project's rasterizer, in the size of the page.
+
+    Its own size is that of the page's canvas, whose resolution viser lowers where drawing is slow.
+    """
+    picture = Image.open(download(page, "Snapshot (.png)")).convert("RGB")
+    assert picture.width / picture.height == pytest.approx(WIDTH / HEIGHT, rel=0.01)
+    return np.asarray(picture.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)).astype(int)
 
 
 def download(page: Page, button: str) -> Path:
@@ -119,7 +129,6 @@ def wait_for_picture(page: Page, drawn: np.ndarray) -> np.ndarray:
 
 def test_the_page_shows_what_the_rasterizer_draws(page):
     drawn = snapshot(page)
-    assert drawn.shape == (HEIGHT, WIDTH, 3)
     shown = wait_for_picture(page, drawn)
     both = is_drawn(shown[FREE]) & is_drawn(drawn[FREE])
     assert both.mean() > 0.03
