@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +18,6 @@ from common.viewer.page import Page
 from common.viewer.scene import Scene
 from common.viewer.track import track_of
 from main import setup
-
-END_S = 10.0  # how long the server may take to stop
-INTERRUPTED = 128 + signal.SIGINT  # exit code
 
 
 @dataclass(frozen=True)
@@ -55,15 +49,7 @@ def main(args: ViewerArgs) -> None:
     try:
         page.run()
     finally:
-        end_soon()
         server.stop()
-
-
-def end_soon() -> None:
-    """End the process in END_S seconds at the latest: viser's workers may wait for a page that is gone."""
-    last_resort = threading.Timer(END_S, os._exit, (INTERRUPTED,))
-    last_resort.daemon = True
-    last_resort.start()
 
 
 def read_motion(args: ViewerArgs, avatar: Avatar) -> Motion | None:

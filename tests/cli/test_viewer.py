@@ -35,6 +35,11 @@ def untrained(with_field: Workspace) -> Workspace:
     return space
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell does to the commands that it runs in the background: they ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="module")
 def url(untrained: Workspace) -> Iterator[str]:
     """Address of a running viewer, which must end well when it is interrupted."""
@@ -46,6 +51,7 @@ def url(untrained: Workspace) -> Iterator[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_interrupts,
     )
     assert viewer.stdout is not None
     said = viewer.stdout.readline()
