@@ -67,7 +67,9 @@ def _opened(path: Path) -> Iterator[tuple[int, zipfile.ZipFile]]:
                 yield size, archive
         except _BROKEN as error:
             reason = str(error) or type(error).__name__
-            raise UserError(f"{path} is not a readable .npz file ({reason}); download or make it again") from error
+            raise UserError(
+                f"{path} is not a readable .npz file ({reason}); download or make it again"
+            ) from error
 
 
 def _check_directory(file: BinaryIO) -> int:
