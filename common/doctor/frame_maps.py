@@ -136,10 +136,8 @@ def _check_depth(findings: Findings, maps: Maps, depth: np.ndarray) -> None:
             "depth is not positive", f"{maps.where}: {share:.0%} of the person is 0 or less and is ignored",
             "add a constant: any affine scale will do, but values must be positive",
         )  # fmt: skip
-    if maps.view is None:
-        return
-    common = chosen & maps.view.is_covered
-    if common.sum() < MIN_OVERLAP_PX:
+    common = _on_body(maps, chosen)
+    if maps.view is None or common is None:
         return
     correlation = _correlation(maps.view.depth[common], depth[common].astype(np.float64))
     if correlation is not None and correlation < REVERSED:
@@ -147,6 +145,14 @@ def _check_depth(findings: Findings, maps: Maps, depth: np.ndarray) -> None:
             "depth is reversed", f"{maps.where}: correlation {correlation:.2f} with the fitted body's depth",
             "larger must be farther; of a disparity map (larger is nearer) write its maximum minus it",
         )  # fmt: skip
+
+
+def _on_body(maps: Maps, chosen: np.ndarray) -> np.ndarray | None:
+    """Those of the chosen pixels that the fitted body covers; None without a body or with too few of them."""
+    if maps.view is None:
+        return None
+    common = chosen & maps.view.is_covered
+    return common if common.sum() >= MIN_OVERLAP_PX else None
 
 
 def _check_normal(findings: Findings, maps: Maps, normal: np.ndarray) -> None:
@@ -173,10 +179,8 @@ def _check_normal(findings: Findings, maps: Maps, normal: np.ndarray) -> None:
             "normals point away", f"{maps.where}: z < 0 on {away:.0%} of the person",
             "z must point towards the camera; multiply it by -1",
         )  # fmt: skip
-    if maps.view is None:
-        return
-    common = chosen & maps.view.is_covered
-    if common.sum() < MIN_OVERLAP_PX:
+    common = _on_body(maps, chosen)
+    if maps.view is None or common is None:
         return
     for axis, (name, direction) in enumerate((("x", "right"), ("y", "up"))):
         correlation = _correlation(
