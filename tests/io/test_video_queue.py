@@ -1,4 +1,4 @@
-"""A queued video is the same file as one that is written frame by frame, and errors of its threads are raised."""
+"""A queued video holds what one written frame by frame holds, and errors of its threads are raised."""
 
 from __future__ import annotations
 
@@ -6,26 +6,66 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.io.video import VideoWriter
-from common.io.video_queue import VideoQueue
+from common.io.video import VideoWriter, read_video
+from common.io.video_queue import MAX_WAITING, VideoQueue
 
-FRAMES = np.random.default_rng(0).integers(0, 256, (70, 33, 47, 3), np.uint8)  # more than may wait
+FRAMES = np.random.default_rng(0).integers(0, 256, (2 * MAX_WAITING + 6, 33, 47, 3), np.uint8)
+GREY_LEVELS = 24  # between the greys of consecutive digits: far more than the encoder loses
 
 
 def numbered(frame: np.ndarray, number: int) -> np.ndarray:
+    """The frame with its two digits as grey squares."""
     marked = frame.copy()
-    marked[:8, :8] = number
+    marked[:16, :16], marked[:16, 16:32] = GREY_LEVELS * (number // 10), GREY_LEVELS * (number % 10)
     return marked
 
 
-def test_the_file_is_that_of_the_plain_writer(tmp_path):
-    with VideoWriter(tmp_path / "plain.mp4", 30) as plain:
+def number_of(frame: np.ndarray) -> int:
+    tens, ones = (round(frame[4:12, x : x + 8].mean() / GREY_LEVELS) for x in (4, 20))
+    return 10 * tens + ones
+
+
+def write_plainly(path):
+    with VideoWriter(path, 30) as video:
         for number, frame in enumerate(FRAMES):
-            plain.write(numbered(frame, number))
-    with VideoQueue(tmp_path / "queued.mp4", 30, numbered) as video:
+            video.write(numbered(frame, number))
+
+
+def write_queued(path):
+    with VideoQueue(path, 30, numbered) as video:
         for number, frame in enumerate(FRAMES):
             video.put(frame, number)
-    assert (tmp_path / "queued.mp4").read_bytes() == (tmp_path / "plain.mp4").read_bytes()
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """The planes (Y above U and V) of every picture that is handed to an encoder."""
+    planes = []
+    write_converted = VideoWriter.write_converted
+
+    def record(writer, picture, shape):
+        planes.append(picture.to_ndarray())
+        write_converted(writer, picture, shape)
+
+    monkeypatch.setattr(VideoWriter, "write_converted", record)
+    return planes
+
+
+def test_the_encoder_gets_the_pictures_of_the_plain_writer_in_the_same_order(tmp_path, encoded):
+    # Not the files: x264 itself does not repeat to the byte.
+    write_plainly(tmp_path / "plain.mp4")
+    plain = encoded.copy()
+    encoded.clear()
+    write_queued(tmp_path / "queued.mp4")
+    assert len(plain) == len(encoded) == len(FRAMES)
+    for expected, found in zip(plain, encoded, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("write", [write_plainly, write_queued])
+def test_the_decoded_video_has_all_frames_in_order(tmp_path, write):
+    write(tmp_path / "v.mp4")
+    assert [number_of(frame) for frame in read_video(tmp_path / "v.mp4")] == list(range(len(FRAMES)))
 
 
 def test_an_error_in_a_thread_is_raised_and_leaves_no_file(tmp_path):
