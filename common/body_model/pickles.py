@@ -7,12 +7,15 @@ refused. The records are turned into arrays afterwards.
 
 from __future__ import annotations
 
+import io
+import math
 import pickle
 import re
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 
@@ -24,13 +27,16 @@ from common.io.guarded_pickle import GuardedUnpickler
 _BROKEN = (
     pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
     OverflowError, MemoryError, RecursionError, ImportError, OSError,
-    AssertionError, struct.error,
+    AssertionError, struct.error, zlib.error,
 )  # fmt: skip
 _PLAIN_TYPES = (str, bytes, int, float, bool, type(None))
 _MAX_DIMENSIONS = 8
 _MAX_TEXT = 80  # characters of a refused name in a message
 # A sparse matrix made dense may have so many elements, and so many for each of its file's bytes besides.
 _FREE_ELEMENTS, _ELEMENTS_PER_BYTE = 2**21, 64
+# A compressed file may inflate to so many bytes, or to so many times its size.
+_FREE_BYTES, _MAX_RATIO = 2**24, 100
+_COMPRESSED = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda", b"\x1f\x8b")  # zlib by level, gzip
 
 
 class _Record:
@@ -62,6 +68,10 @@ class _Scalar(_Record):
 
 class _Buffer(_Record):
     """An array of pickle protocol 5; args (data, dtype, shape, order)."""
+
+
+class _JoblibArray(_Record):
+    """joblib's stand-in for an array whose values follow it in the file; its state is a dict."""
 
 
 class _Sparse(_Record):
@@ -117,6 +127,15 @@ def _no_bytes() -> bytes:
     return b""
 
 
+def _empty_dict(*factories: Any) -> dict[Any, Any]:
+    if any(factory is not _DICT for factory in factories):
+        raise pickle.UnpicklingError("a dictionary made in an unexpected way")
+    return {}
+
+
+_DICT = _Function(_empty_dict)
+
+
 def _encode(text: Any, encoding: Any) -> bytes:
     if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
         raise pickle.UnpicklingError("bytes in an unexpected encoding")
@@ -142,11 +161,16 @@ _NAMES: dict[str, Callable[..., Any]] = {
     "builtins.bytes": _Function(_no_bytes),  # old protocols write b"" as bytes()
     "__builtin__.bytes": _Function(_no_bytes),
     "_codecs.encode": _Function(_encode),
+    "builtins.dict": _DICT,
+    "collections.OrderedDict": _DICT,
+    "collections.defaultdict": _DICT,  # its argument is what makes missing entries, here dict again
+    "joblib.numpy_pickle.NumpyArrayWrapper": _JoblibArray,
 }
 
 
 class _RecordUnpickler(GuardedUnpickler):
     key_types = (_Record,)  # hashed by identity; sets in chumpy objects hold them
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(GuardedUnpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         # numpy 2 renamed numpy.core to numpy._core, scipy 1.8 scipy.sparse.csc to scipy.sparse._csc
@@ -154,6 +178,25 @@ class _RecordUnpickler(GuardedUnpickler):
         if full not in _NAMES:
             raise _ForeignName(f"{module}.{name}"[:_MAX_TEXT])
         return _NAMES[full]
+
+    def _load_build(self) -> None:
+        self.load_build()
+        if type(self.stack[-1]) is _JoblibArray:
+            self.stack[-1] = self._following_array(self.stack[-1].state)
+
+    def _following_array(self, state: dict[str, Any]) -> _Array:
+        """The array whose values stand behind joblib's record in the file, after padding if it says so."""
+        if state["subclass"] is not _Array:
+            raise pickle.UnpicklingError("an array of an unexpected class")
+        if state.get("numpy_array_alignment_bytes") is not None:
+            self.read(self.read(1)[0])
+        shape = _checked_shape(state["shape"])
+        data = self.read(_to_dtype(state["dtype"]).itemsize * math.prod(shape))
+        array = _Array()
+        array.state = (1, shape, state["dtype"], state["order"] == "F", data)
+        return array
+
+    dispatch[pickle.BUILD[0]] = _load_build
 
 
 class _ForeignName(Exception):
@@ -176,10 +219,10 @@ def read_pickle(path: Path, what: str, remedy: str) -> Any:
     """The dictionary or list in a pickled file; UserError as `read_model_pickle`, calling the file `what`."""
     with open_file(path) as file:
         try:
-            content = _RecordUnpickler(file).load()
+            content = _RecordUnpickler(_inflated(file)).load()
             if not isinstance(content, dict | list):
                 raise TypeError("it holds no dictionary")
-            return _Converter(max_elements=_FREE_ELEMENTS + _ELEMENTS_PER_BYTE * file.tell())(content)
+            return _Converter(max_elements=_FREE_ELEMENTS + _ELEMENTS_PER_BYTE * file.seek(0, 2))(content)
         except _ForeignName as error:
             raise UserError(
                 f"{path} is refused: it contains {error}, and a {what} may hold only numpy, scipy.sparse and "
@@ -188,6 +231,22 @@ def read_pickle(path: Path, what: str, remedy: str) -> Any:
         except _BROKEN as error:
             reason = str(error) or type(error).__name__
             raise UserError(f"{path} is not a readable {what} ({reason}); {remedy}") from error
+
+
+def _inflated(file: BinaryIO) -> BinaryIO:
+    """The file itself, or what it inflates to if it was compressed (as joblib.dump does if told)."""
+    start = file.read(2)
+    file.seek(0)
+    if start not in _COMPRESSED:
+        return file
+    packed = file.read()
+    most = max(_FREE_BYTES, _MAX_RATIO * len(packed))
+    inflater = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)  # either header
+    content = inflater.decompress(packed, most)
+    if not inflater.eof:
+        cut = "it is cut off" if not inflater.unconsumed_tail else f"it inflates to over {most} bytes"
+        raise ValueError(cut)
+    return io.BytesIO(content)
 
 
 class _Converter:
@@ -212,7 +271,8 @@ class _Converter:
         if isinstance(value, list | tuple):
             return [self(item) for item in value]
         if isinstance(value, dict):
-            return {str(key): self(item) for key, item in value.items()}
+            keys = {key: self(key) if isinstance(key, _Scalar) else key for key in value}
+            return {str(keys[key]): self(item) for key, item in value.items()}
         if isinstance(value, _Scalar):
             dtype, data = value.args
             return _from_bytes(data, _to_dtype(dtype), ())[()]
@@ -277,8 +337,12 @@ def _from_bytes(data: Any, dtype: np.dtype, shape: Any, order: Literal["C", "F"]
         data = data.encode("latin1")
     if not isinstance(data, bytes | bytearray):
         raise TypeError("array data that are not bytes")
+    return np.frombuffer(data, dtype).reshape(_checked_shape(shape), order=order).copy()
+
+
+def _checked_shape(shape: Any) -> tuple[int, ...]:
     if not (isinstance(shape, tuple) and len(shape) <= _MAX_DIMENSIONS):
         raise TypeError("an unusual array shape")
     if not all(isinstance(n, int) and n >= 0 for n in shape):
         raise ValueError("an unusual array shape")
-    return np.frombuffer(data, dtype).reshape(shape, order=order).copy()
+    return shape

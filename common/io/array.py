@@ -19,6 +19,7 @@ NUMBERS = "biuf"  # kinds of numpy's types
 TEXT = "US"
 _MAGIC = b"\x93NUMPY"
 _MAX_HEADER = 4096  # bytes; that of an array of numbers takes about a hundred
+_OBJECTS = ("|O", "O")
 _DTYPE = re.compile(r"[<>=|]?[biufUS][0-9]{1,9}|[<>=|]?\?")
 _BROKEN = (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError, OSError)
 
@@ -53,6 +54,8 @@ def read_header(file: IO[bytes], kinds: str = NUMBERS) -> ArrayHeader:
         raise ValueError("the header is cut off")
     header = ast.literal_eval(text.decode("utf-8").strip())
     code, shape, is_fortran = header["descr"], header["shape"], header["fortran_order"]
+    if code in _OBJECTS:
+        raise ValueError("holds Python objects, which are never read because reading them can run code")
     if not (isinstance(code, str) and _DTYPE.fullmatch(code)):
         raise ValueError(f"holds elements of type {str(code)[:40]!r}, expected numbers")
     dtype = np.dtype(code)

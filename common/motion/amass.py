@@ -1,11 +1,13 @@
 """Motion capture as in AMASS: `poses` of SMPL, SMPL+H or SMPL-X, `trans`, and a frame rate.
 
-AMASS' world has z up. Its finger rotations are absolute: zero is a flat hand.
+AMASS' world has z up. Its finger rotations are absolute: zero is a flat hand. BEAT2 writes the same with y up,
+AIST++ under other names, Motion-X as one array.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from common.errors import UserError
 from common.joints import N_JOINTS
 from common.motion.containers import as_array
-from common.motion.entries import expressions, frame_rate
+from common.motion.entries import RATES, expressions, frame_rate
 from common.motion.layouts import vectors
 from common.motion.motion import Motion, from_rotation_vectors
 
@@ -26,6 +28,18 @@ _N_BODY = (
     22  # joints that SMPL, SMPL+H and SMPL-X share, in the same order; SMPL's two hand joints are dropped
 )
 _FIRST_FINGER = 25
+_BEAT2 = {"poses", "expressions", "model"}  # together in no file of AMASS
+AIST_FPS, MOTIONX_FPS = 60.0, 30.0
+# Motion-X: one array of so many columns; the shape of face and body, in between, is not used.
+MOTIONX_WIDTH = 322
+_MOTIONX = {
+    "root_orient": slice(0, 3),
+    "pose_body": slice(3, 66),
+    "pose_hand": slice(66, 156),
+    "pose_jaw": slice(156, 159),
+    "expression": slice(159, 209),
+    "trans": slice(309, 312),
+}
 
 
 def is_amass(entries: Mapping[str, Any]) -> bool:
@@ -53,10 +67,43 @@ def read_amass(entries: Mapping[str, Any], path: Path) -> Motion:
         format=f"{FORMAT}, {LAYOUTS[n_values]}",
         indices=tuple(range(n_frames)),
         params=params,
-        up="z",
+        up="y" if set(entries) >= _BEAT2 else "z",
         hands="flat" if n_values in (165, 156) else "relative",
         fps=frame_rate(entries, path),
     )
+
+
+def is_aist(entries: Mapping[str, Any]) -> bool:
+    """Whether a file has the keys of AIST++, or of programs that write its poses (EDGE)."""
+    return {"smpl_poses", "smpl_trans"} <= set(entries)
+
+
+def read_aist(entries: Mapping[str, Any], path: Path) -> Motion:
+    """AIST++: y up, 60 frames per second; `smpl_scaling` is the person's size, in whose unit `smpl_trans` is.
+
+    Without it (EDGE), metres and z up.
+    """
+    renamed: dict[str, Any] = {"poses": entries["smpl_poses"], "trans": entries["smpl_trans"]}
+    renamed |= {name: entries[name] for name in RATES if name in entries}
+    if "smpl_scaling" not in entries:
+        return replace(read_amass(renamed, path), format="EDGE, SMPL")
+    scale = as_array(entries["smpl_scaling"], f"{path}: smpl_scaling")
+    if scale.size != 1 or not scale.item() > 0:
+        raise UserError(f"{path}: smpl_scaling must be one number above 0")
+    renamed["trans"] = as_array(renamed["trans"], f"{path}: smpl_trans") / scale.item()
+    motion = read_amass(renamed, path)
+    return replace(motion, format="AIST++, SMPL", up="y", fps=motion.fps or AIST_FPS)
+
+
+def is_motionx(content: Any) -> bool:
+    """Whether a file is one array as in Motion-X."""
+    return isinstance(content, np.ndarray) and content.ndim == 2 and content.shape[1] == MOTIONX_WIDTH
+
+
+def read_motionx(array: np.ndarray, path: Path) -> Motion:
+    """Motion-X: y up, 30 frames per second."""
+    motion = read_amass({name: array[:, columns] for name, columns in _MOTIONX.items()}, path)
+    return replace(motion, format="Motion-X, SMPL-X", up="y", fps=MOTIONX_FPS)
 
 
 def _poses(entries: Mapping[str, Any], path: Path) -> np.ndarray:

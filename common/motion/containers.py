@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from common.body_model.pickles import read_pickle
 from common.errors import UserError
+from common.io.array import read_array
 from common.io.json import count_numbers, read_json
 from common.io.npz import npz_names, read_npz
 from common.io.torch_file import read_torch_file
@@ -49,8 +50,9 @@ def _read_pickle(path: Path) -> Any:
     return read_pickle(path, "motion", _REMEDY)
 
 
-READERS = {
+READERS: dict[str, Callable[[Path], Any]] = {
     ".npz": LazyArrays,
+    ".npy": read_array,
     ".json": read_json,
     ".pkl": _read_pickle,
     ".pickle": _read_pickle,
@@ -94,6 +96,8 @@ def describe(content: Any) -> str:
             f", the first with {describe(content[0])}" if content and isinstance(content[0], Mapping) else ""
         )
         return f"a list of {len(content)}{inner}"
+    if isinstance(content, np.ndarray):
+        return f"one array of {'x'.join(map(str, content.shape)) or 'one number'}"
     return f"one {type(content).__name__}"
 
 

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.motion.amass import is_amass, read_amass
+from common.motion.amass import is_aist, is_amass, is_motionx, read_aist, read_amass, read_motionx
 from common.motion.containers import READERS, as_array, describe, read_content
+from common.motion.easymocap import is_easymocap, persons_of, read_easymocap
 from common.motion.estimator import is_estimate, read_estimate
 from common.motion.folder import is_motion_folder, read_motion_folder
 from common.motion.hands import HandComponents
 from common.motion.motion import Motion, joined
 from common.motion.options import MotionOptions, check_options
+from common.motion.trackers import is_gvhmr, is_wham, read_gvhmr, read_wham, tracks_of
 
 logger = logging.getLogger(__name__)
 
 KNOWN = (
     "a folder with smplx/params/<i>.json and cam_params/<i>.json; "
     "AMASS .npz (poses of 165, 156 or 72 numbers a frame and trans, or root_orient, pose_body, ...); "
+    "AIST++ .pkl (smpl_poses, smpl_trans); Motion-X .npy (T x 322); "
+    "WHAM, GVHMR or PHALP results in .pkl or .pt; EasyMocap .json (Rh, Th, poses), one a frame; "
     "SMPL-X parameters in .npz, .json, .pkl or .pt (global_orient, body_pose, ...), stacked, as a list of frames, "
     "or as a folder with one file a frame"
 )
-# Entries of a file that holds the same motion in its world (y up) and in camera space.
-_WORLD, _CAMERA, _INTRINSICS = "smpl_params_global", "smpl_params_incam", "K_fullimg"
-_FRAME = re.compile(r"(?:.*?)(\d+)")
+_INNER_FOLDERS = ("smplx", "results")  # of SMPLer-X and X-Humans, of SMPLify-X
+_FRAME = re.compile(r".*?(\d+)[^\d]*")
 _FRAME_AND_PERSON = re.compile(r"(\d+)_(\d+)")
 
 
@@ -81,13 +84,26 @@ def _read_content(
     content: Any, path: Path, options: MotionOptions, components: HandComponents | None
 ) -> Motion:
     """The motion in a file's content: one set of entries, several frames, or several persons."""
+    if is_motionx(content):
+        return read_motionx(as_array(content, str(path)), path)
+    tracks = tracks_of(content)
+    if tracks is None and (persons := persons_of(content)):
+        tracks = [(0, persons)]
+    if tracks is not None:
+        return _read_tracks(tracks, path, options, components)
     if isinstance(content, Mapping):
+        if is_easymocap(content):
+            return read_easymocap(content, path, components)
         if is_amass(content):
             return read_amass(content, path)
+        if is_aist(content):
+            return read_aist(content, path)
+        if is_wham(content):
+            return read_wham(content, path, options)
+        if is_gvhmr(content):
+            return read_gvhmr(content, path, options, components)
         if is_estimate(content):
             return read_estimate(content, path, components)
-        if all(isinstance(content.get(name), Mapping) for name in (_WORLD, _CAMERA)):
-            return _read_world_and_camera(content, path, options, components)
         nested = {key: value for key, value in _values(content) if _is_known(value)}
         if len(nested) == 1:
             return _read_content(next(iter(nested.values())), path, options, components)
@@ -113,34 +129,42 @@ def _values(content: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
 
 
 def _is_known(value: Any) -> bool:
-    return isinstance(value, Mapping) and (is_amass(value) or is_estimate(value))
+    kinds = (is_easymocap, is_amass, is_aist, is_wham, is_estimate)
+    return isinstance(value, Mapping) and any(is_kind(value) for is_kind in kinds)
 
 
-def _read_world_and_camera(
-    content: Mapping[str, Any], path: Path, options: MotionOptions, components: HandComponents | None
+def _read_tracks(
+    frames: Sequence[tuple[int, Mapping[int, Mapping[str, Any]]]],
+    path: Path,
+    options: MotionOptions,
+    components: HandComponents | None,
 ) -> Motion:
-    """Parameters in a world with y up, or with --up camera or --camera motion those in camera space."""
-    if options.up != "camera" and options.camera != "motion":
-        return replace(read_estimate(content[_WORLD], path, components), up="y", cameras=None)
-    entries = dict(content[_CAMERA])
-    if _INTRINSICS in content:
-        K = as_array(content[_INTRINSICS], f"{path}: {_INTRINSICS}")
-        if K.shape[-2:] != (3, 3):
-            raise UserError(f"{path}: {_INTRINSICS} has shape {K.shape}, expected 3 x 3 or T x 3 x 3")
-        entries |= {"focal": K[..., [0, 1], [0, 1]], "princpt": K[..., :2, 2]}
-    return read_estimate(entries, path, components)
+    """One person's motion of (frame number, entries by person); frames without the person are left out."""
+    person = _choose_person(sorted({person for _, persons in frames for person in persons}), options, path)
+    found = [(number, persons[person]) for number, persons in frames if person in persons]
+    motions = [(number, _read_content(entries, path, options, components)) for number, entries in found]
+    if any(len(motion) != 1 for _, motion in motions):
+        raise UserError(f"{path}: person {person} has several poses in one frame")
+    return joined(motions, path.resolve().stem)
 
 
 def _read_frame_files(folder: Path, options: MotionOptions, components: HandComponents | None) -> Motion:
     """A folder with one file a frame, `<frame>.<suffix>` or `<frame>_<person>.<suffix>`."""
-    inner = folder / "smplx"
-    files = _numbered_files(inner if inner.is_dir() else folder)
+    inner = [entry for entry in folder.iterdir() if entry.name.lower() in _INNER_FOLDERS and entry.is_dir()]
+    files = _numbered_files(inner[0] if inner else folder)
     if not files:
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) or "nothing"
         raise UserError(f"{folder} is in no known motion format: it holds {found}; known: {KNOWN}")
     suffixes = sorted({path.suffix.lower() for by_frame in files.values() for path in by_frame.values()})
     if len(suffixes) > 1:
         raise UserError(f"{folder} has frames as {' and '.join(suffixes)}; keep those of one kind")
+    if len(files) == 1:
+        contents = [(i, read_content(path)) for i, path in sorted(next(iter(files.values())).items())]
+        frames_of_persons = [(i, persons_of(content)) for i, content in contents]
+        if all(persons is not None for _, persons in frames_of_persons):
+            return _read_tracks(
+                [(i, persons or {}) for i, persons in frames_of_persons], folder, options, components
+            )
     person = _choose_person(sorted(files), options, folder)
     frames = []
     for index, path in sorted(files[person].items()):
@@ -152,17 +176,29 @@ def _read_frame_files(folder: Path, options: MotionOptions, components: HandComp
 
 
 def _numbered_files(folder: Path) -> dict[int, dict[int, Path]]:
-    """Files by person and frame."""
+    """Files by person and frame: of a folder, or of its numbered folders, which hold a file a person."""
     files: dict[int, dict[int, Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in READERS or not path.is_file():
             continue
         both, frame = _FRAME_AND_PERSON.fullmatch(path.stem), _FRAME.fullmatch(path.stem)
         if both:
-            files.setdefault(int(both[2]), {})[int(both[1])] = path
+            _put(files, int(both[2]), int(both[1]), path)
         elif frame:
-            files.setdefault(0, {})[int(frame[1])] = path
+            _put(files, 0, int(frame[1]), path)
+    if not files:
+        for inner in sorted(folder.iterdir()):
+            if (frame := _FRAME.fullmatch(inner.name)) and inner.is_dir():
+                for path in sorted(inner.iterdir()):
+                    if path.suffix.lower() in READERS and path.stem.isdigit() and path.is_file():
+                        _put(files, int(path.stem), int(frame[1]), path)
     return files
+
+
+def _put(files: dict[int, dict[int, Path]], person: int, frame: int, path: Path) -> None:
+    other = files.setdefault(person, {}).setdefault(frame, path)
+    if other != path:
+        raise UserError(f"{path} has the number of {other}; keep one file a frame")
 
 
 def _one_person(motions: dict[int, Motion], options: MotionOptions, path: Path) -> Motion:

@@ -65,11 +65,11 @@ def rotvec_of_matrices(matrices: np.ndarray, where: str) -> np.ndarray:
     """Axis-angle (..., 3) of rotation matrices (..., 3, 3); UserError if they are none."""
     import roma  # late: importing it is slow
 
-    R = torch.from_numpy(np.ascontiguousarray(matrices))
-    deviation = (R @ R.transpose(-1, -2) - torch.eye(3, dtype=R.dtype)).abs().max()
-    if deviation > _ROTATION_TOLERANCE or (torch.linalg.det(R) < 0).any():
+    deviation = np.abs(matrices @ np.swapaxes(matrices, -1, -2) - np.eye(3)).max()
+    if deviation > _ROTATION_TOLERANCE or (np.linalg.det(matrices) < 0).any():
         raise UserError(f"{where} has shape {matrices.shape} but holds no rotation matrices")
-    return roma.rotmat_to_rotvec(roma.special_procrustes(R)).numpy()
+    left, _, right = np.linalg.svd(matrices)  # the nearest rotations; torch is slow on matrices of one frame
+    return roma.rotmat_to_rotvec(torch.from_numpy(left @ right)).numpy()
 
 
 def _is_laid_out(array: np.ndarray, n_frames: int, n_values: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ class Motion:
     params: SmplxParams  # every entry with a leading axis of T frames; metres, axis-angle
     up: Up = "camera"
     hands: Hands = "relative"  # what zero finger rotations mean; files of SPEC 3 and 4: the body's mean hand
+    pivot: Literal["pelvis", "origin"] = "pelvis"  # of the rest pose, about which the root turns the body
     fps: float | None = None  # None: the file does not say
     cameras: tuple[Camera, ...] | None = None
     images: tuple[Path, ...] | None = None  # the driving video's frames

@@ -39,6 +39,17 @@ def change_frame(params: SmplxParams, A: Tensor, b: Tensor, pelvis: Tensor) -> S
     return replace(params, root_pose=roma.rotmat_to_rotvec(A @ root), trans=trans)
 
 
+def about_pelvis(motion: Motion, pelvis: Tensor) -> Motion:
+    """The motion with roots that turn about the pelvis: R x0 + t = R (x0 - J) + J + (t + R J - J)."""
+    import roma  # late: importing it is slow
+
+    if motion.pivot == "pelvis":
+        return motion
+    turned = roma.rotvec_to_rotmat(motion.params.root_pose.double()) @ pelvis
+    trans = (motion.params.trans.double() + turned - pelvis).to(motion.params.trans.dtype)
+    return replace(motion, params=replace(motion.params, trans=trans), pivot="pelvis")
+
+
 def to_world(motion: Motion, pelvis: Tensor) -> SmplxParams:
     """Stacked float64 parameters in the world with y down; for a motion with cameras, in the cameras' world."""
     params = motion.params.to(torch.float64)

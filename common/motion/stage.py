@@ -19,7 +19,7 @@ from common.motion.framing import (
 from common.motion.hands import relative_to_mean
 from common.motion.motion import Motion, map_params, rotation_vectors
 from common.motion.options import MotionOptions
-from common.motion.space import to_cameras, to_world, warn_if_not_upright
+from common.motion.space import about_pelvis, to_cameras, to_world, warn_if_not_upright
 from common.motion.timeline import resample, select_frames
 from common.pose import SmplxParams
 
@@ -32,6 +32,7 @@ def stage(motion: Motion, figure: Figure, options: MotionOptions, fps: float) ->
     `figure` is the body that will be shown. UserError where an option does not suit the motion.
     """
     check_camera(motion, options)
+    motion = about_pelvis(motion, figure.pelvis)
     motion = resample(select_frames(motion, options), options.fps or fps)
     motion = relative_to_mean(motion, figure.hand_mean)
     if _is_own_camera(motion, options):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import zlib
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +184,63 @@ def test_tricks_with_allowed_names_fail(tmp_path, code):
 def test_arrays_of_other_than_numbers_and_text_are_refused(tmp_path, value):
     with pytest.raises(UserError, match="is not a readable model file"):
         read_model_pickle(written(tmp_path, {"x": value}))
+
+
+JOBLIB = [Path(__file__).parent / "files" / name for name in ("joblib.pkl", "joblib_compressed.pkl")]
+
+
+@pytest.mark.parametrize("path", JOBLIB, ids=lambda path: path.stem)
+def test_files_written_by_joblib_are_read(path):
+    """Both were written by joblib 1.6 from the values below, the second with compress=3."""
+    content = read_model_pickle(path)
+    assert list(content) == ["3", "4"] and content["4"] == {"a": 1}  # np.int64 and int, of a defaultdict
+    person = content["3"]
+    expected = {
+        "rows": np.arange(12, dtype=np.float32).reshape(3, 4),
+        "columns": np.arange(6.0).reshape(2, 3),  # in Fortran's order
+        "none": np.zeros((0, 3)),
+        "one": np.array(7),
+        "ids": np.arange(5),
+        "names": np.array(["a", "bc"]),
+        "again": np.arange(12, dtype=np.float32).reshape(3, 4),
+    }
+    for name, array in expected.items():
+        assert person[name].dtype == array.dtype, name
+        np.testing.assert_array_equal(person[name], array)
+    assert person["scalar"] == 0.5 and person["text"] == "x"
+    assert person["list"][0].tolist() == [1, 1] and person["list"][1] == {"mask": b"ab"}
+
+
+@pytest.mark.parametrize("source", JOBLIB, ids=lambda path: path.stem)
+def test_broken_files_of_joblib_never_raise_anything_else(tmp_path, source):
+    whole, path = source.read_bytes(), tmp_path / "model.pkl"
+    random = np.random.default_rng(0)
+    cut = [whole[:n] for n in range(0, len(whole), 7)]
+    for content in cut:
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"model\.pkl"):
+            read_model_pickle(path)
+    for _ in range(300):
+        changed = bytearray(whole)
+        changed[random.integers(len(whole))] = random.integers(256)
+        path.write_bytes(changed)
+        try:
+            assert isinstance(read_model_pickle(path), dict)
+        except UserError as error:
+            assert "model.pkl" in str(error)
+
+
+def test_a_file_that_inflates_without_end_is_refused(tmp_path):
+    path = tmp_path / "model.pkl"
+    path.write_bytes(zlib.compress(pickle.dumps({"x": np.zeros(2**22)}), 9))
+    with pytest.raises(UserError, match="it inflates to over 16777216 bytes"):
+        read_model_pickle(path)
+
+
+def test_other_factories_of_dictionaries_are_refused(tmp_path):
+    path = written(tmp_path, {"x": defaultdict(set)})
+    with pytest.raises(UserError, match="a dictionary made in an unexpected way"):
+        read_model_pickle(path)
 
 
 def test_every_truncation_is_one_clear_line(tmp_path):
