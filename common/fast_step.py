@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ from common.pose import SmplxPose
 from common.pose_table import pose_of_row
 from data.dataset import Frame
 from data.packed_frame import PackedFrame, StaticFrame, pack
+
+if TYPE_CHECKING:
+    from common.gpu.crop import Crop
 
 MAX_IN_FLIGHT = 8  # steps that the host may be ahead of the device
 MAX_GRAPHS = 8  # kinds and sizes of frames
@@ -58,8 +61,9 @@ class _Step:
 class FastStep:
     """Steps of a training or a pose fit on CUDA.
 
-    Lists of (Gaussian, tile) pairs have fixed room in a graph. Where a frame needs more, its step and those
-    after it change nothing; the host sees that a few steps later, makes room and repeats them.
+    Lists of (Gaussian, tile) pairs have fixed room in a graph, and LPIPS looks at a fixed part of the images.
+    Where a frame needs more, its step and those after it change nothing; the host sees that a few steps later,
+    makes room and repeats them.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class FastStep:
         self.keeps_features = not low_memory  # of the photo, if there is one only
         self.factor: float | None = None
         self.examples: Callable[[], list[PackedFrame]] = list  # a frame of each kind to come
+        self.crops: dict[Kind, Crop] = {}  # what LPIPS looks at; all of the images of other kinds
         optimizer.register_state_dict_post_hook(self._with_own_state)
         optimizer.register_load_state_dict_post_hook(self._forget_state)
 
@@ -157,7 +162,7 @@ class FastStep:
             self.waiting.clear()
             self.is_left_out.zero_()
             self.graphs.pop(_kind(step.packed), None)  # the next one measures how much room it needs
-            logger.debug("%s needs more room in the lists of the rasterizer", step.packed.name)
+            logger.debug("%s needs more room than its graph has", step.packed.name)
             for one in again:
                 self._replay(one.packed, one.factor, one.terms)
 
@@ -222,6 +227,12 @@ class FastStep:
         last.copy_(torch.where(self.is_left_out > 0, last, values))
         return names, last
 
+    def _look_at(self, kind: Kind) -> None:
+        """Let LPIPS look at the part that matters in this kind of frames."""
+        perceptual = self.objective.perceptual
+        if not isinstance(perceptual, Lpips | None):
+            perceptual.crop = self.crops.get(kind)  # type: ignore[attr-defined]
+
     @torch.no_grad()
     def _remember_photo(self, packed: PackedFrame, static: StaticFrame) -> None:
         """If there is one photo only, its perceptual features are constants."""
@@ -251,6 +262,7 @@ class FastStep:
         """
         for packed in {_kind(packed): packed for packed in examples}.values():
             if _kind(packed) not in self.measured:
+                self._look_at(_kind(packed))
                 static = StaticFrame(packed, self.device)
                 static.fill(packed)
                 self.row_index.fill_(self.rows_of[packed.split, packed.index])
@@ -280,6 +292,7 @@ class FastStep:
     def _captured(self, packed: PackedFrame) -> _Graph:
         self._warm_up([packed])
         names, last = self.measured.pop(_kind(packed))
+        self._look_at(_kind(packed))
         static = StaticFrame(packed, self.device)
         self._remember_photo(packed, static)
         graph = torch.cuda.CUDAGraph()

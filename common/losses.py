@@ -23,6 +23,7 @@ from torch import Tensor
 from common import gpu
 from common.constants import constant
 from common.gaussians import rows
+from common.perceptual_crop import Box
 
 # LPIPS or None: two image batches (B, 3, H, W) in [0, 1] -> one number per image (B,).
 Perceptual = Callable[[Tensor, Tensor], Tensor]
@@ -71,13 +72,12 @@ def ssim_map(
 
 def differing_box(x: Tensor, y: Tensor, margin: int) -> tuple[slice, slice]:
     """Rows and columns of the smallest box around all pixels where x and y (..., H, W) differ, grown by `margin`."""
-    differs = (x.detach() != y.detach()).flatten(0, -3).any(0)
-    rows, columns = differs.any(1).nonzero().flatten().tolist(), differs.any(0).nonzero().flatten().tolist()
-    if not rows:
+    box = Box.around((x.detach() != y.detach()).flatten(0, -3).any(0))
+    if not box.area:
         return slice(0, 0), slice(0, 0)
     return (
-        slice(max(rows[0] - margin, 0), rows[-1] + 1 + margin),
-        slice(max(columns[0] - margin, 0), columns[-1] + 1 + margin),
+        slice(max(box.top - margin, 0), box.bottom + margin),
+        slice(max(box.left - margin, 0), box.right + margin),
     )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.io.torch_file import read_torch_file
+from common.perceptual_crop import Box, Sight, Size, part_to_see
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,23 @@ _ALEXNET = TrunkSpec(
 TRUNKS: dict[Net, TrunkSpec] = {"vgg": _vgg16(), "alex": _ALEXNET}
 
 
+def sight(spec: TrunkSpec) -> Sight | None:
+    """How far features see; None unless layers lie over each other without shifts, as VGG16's do."""
+    if any(kernel != stride for kernel, stride in spec.pools.values()):
+        return None
+    if any(stride != 1 or kernel != 2 * pad + 1 for _, _, kernel, stride, pad in spec.convolutions.values()):
+        return None
+    cell, reach, cells = 1, 0, []
+    for layer in range(spec.n_layers):
+        if layer in spec.convolutions:
+            reach += cell * spec.convolutions[layer][4]
+        elif layer in spec.pools:
+            cell *= spec.pools[layer][0]
+        if layer in spec.taps:
+            cells.append(cell)
+    return Sight(tuple(cells), reach)
+
+
 def build_trunk(spec: TrunkSpec) -> nn.Sequential:
     """The network up to its last compared layer; modules have torchvision's indices."""
     layers: list[nn.Module] = []
@@ -103,6 +121,7 @@ class Lpips(nn.Module):
         super().__init__()
         spec = TRUNKS[net]
         self.taps = spec.taps
+        self.sight = sight(spec)
         self.min_size_px = spec.min_size_px
         self.trunk = build_trunk(spec)
         widths = [
@@ -125,17 +144,42 @@ class Lpips(nn.Module):
         return outputs
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """LPIPS of images (B, 3, H, W) in [0, 1] -> (B,): eq. 1 of Zhang et al. 2018, summed over layers."""
+        """LPIPS of images (B, 3, H, W) in [0, 1] -> (B,): eq. 1 of Zhang et al. 2018, summed over layers.
+
+        With VGG16 only what can add to it is computed (`common.perceptual_crop`).
+        """
         assert x.shape == y.shape and x.dim() == 4 and x.shape[1] == 3, (x.shape, y.shape)
         if min(x.shape[2:]) < self.min_size_px:
             raise UserError(
                 f"images of {x.shape[3]} x {x.shape[2]} pixels are too small for LPIPS (a side needs "
                 f"{self.min_size_px}); use larger images, or --no_lpips"
             )
+        size = (x.shape[2], x.shape[3])
+        parts = [self._part(a, b, size) for a, b in zip(x, y, strict=True)]
+        distances: list[Tensor] = [x.new_zeros(())] * len(x)
+        for part in dict.fromkeys(parts):
+            places = [place for place, one in enumerate(parts) if one == part]
+            a, b = (part.cut(torch.stack([images[i] for i in places])) for images in (x, y))
+            for place, distance in zip(places, self._distances(a, b, size), strict=True):
+                distances[place] = distance
+        return torch.stack(distances)
+
+    def _part(self, a: Tensor, b: Tensor, size: Size) -> Box:
+        """The part of two images (3, H, W) that their distance depends on."""
+        if self.sight is None:
+            return Box.whole(size)
+        return part_to_see(Box.around((a.detach() != b.detach()).any(0)), size, self.sight)
+
+    def _distances(self, x: Tensor, y: Tensor, size: Size) -> Tensor:
+        """Distances (B,) of images of that size, of which x and y are the part that matters."""
+        if x.numel() == 0:
+            return (x - y).flatten(1).sum(1)  # zeros that a backward pass can start from
         distance = x.new_zeros(len(x))
-        for head, a, b in zip(self.heads, self.features(x), self.features(y), strict=True):
+        features = zip(self.features(x), self.features(y), strict=True)
+        for level, (head, (a, b)) in enumerate(zip(self.heads, features, strict=True)):
             weighted = (a - b).square() * head.view(1, -1, 1, 1)
-            distance = distance + weighted.sum(1).mean((1, 2))
+            share = 1.0 if self.sight is None else a[0, 0].numel() / self.sight.n_features(level, size)
+            distance = distance + weighted.sum(1).mean((1, 2)) * share
         return distance
 
 

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from common.errors import UserError
 from common.finite_guard import FiniteGuard
+from common.io.image import image_size, read_mask
 from common.objective import Objective
 from common.perceptual import Lpips
+from common.perceptual_crop import Box, Sight
 from common.run_state import Position, RunFacts
 from common.snapshot_folder import Found, SnapshotFolder
 from common.stop_signal import StopSignals
-from common.trainer import Schedule, Trainer, make_optimizer
+from common.trainer import FrameKey, Schedule, Trainer, make_optimizer
 from common.training_run import TrainingRun, refuse_changed, resume
 from data.dataset import TEST, TRAIN_SPLITS, Subject, fitting_list, training_list
 from data.fingerprint import subject_fingerprint
+from data.frame import CAPTURED, FrameFiles
 from data.packed_frame import GIB, FrameStore, pack
 from main.jobs import Job, fitting_job, training_job
 from main.train_options import TrainArgs
+
+if TYPE_CHECKING:
+    from common.fast_step import Kind
+    from common.gpu.crop import Crop
 
 
 def run_facts(
@@ -90,6 +99,8 @@ def make_fast(trainer: Trainer, objective: Objective, is_fit: bool, low_memory: 
 
     if is_possible(trainer.device):
         fast = FastStep(objective, is_fit, trainer.optimizer, trainer.base_lr, low_memory)
+        if isinstance(objective.perceptual, Lpips) and objective.perceptual.sight is not None:
+            fast.crops = perceptual_crops(trainer.subject, trainer.keys, objective.perceptual.sight)
         of_splits = list({split: (split, index) for split, index in trainer.keys}.values())
         fast.examples = lambda: [pack(trainer.subject.load(*key)) for key in of_splits]
         trainer.fast = fast
@@ -99,6 +110,20 @@ def make_fast(trainer: Trainer, objective: Objective, is_fit: bool, low_memory: 
             on_device=(0.25 if low_memory else 1.5) * GIB,
             on_host=8 * GIB,
         )
+
+
+def perceptual_crops(subject: Subject, keys: Sequence[FrameKey], sight: Sight) -> dict[Kind, Crop]:
+    """What LPIPS has to look at in photos, and in other frames of each size, as far as their masks tell."""
+    from common.gpu.crop import Crop
+
+    crops: dict[Kind, Crop] = {}
+    for split, index in dict.fromkeys(keys):
+        mask = FrameFiles(subject.root, split, index).mask
+        size = image_size(mask)
+        crop = crops.setdefault((split == CAPTURED, *size), Crop(size, sight))
+        if not (crop.expected.area and crop.is_whole):
+            crop.expect(Box.around(read_mask(mask)[0] > 0))
+    return crops
 
 
 def make_run(

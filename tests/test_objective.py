@@ -130,6 +130,29 @@ def test_lpips_is_added_to_every_image_term_with_its_weight(model, frames, publi
         assert float(value) == pytest.approx(float(expected), rel=1e-5), term
 
 
+@pytest.mark.parametrize("kind", TERMS)
+def test_images_that_are_compared_differ_only_where_an_avatar_is(model, frames, kind):
+    """So LPIPS need not look at the rest of them."""
+    pairs = []
+
+    def record(x, y):
+        pairs.append((x, y))
+        return torch.zeros(len(x))
+
+    compute(Objective(model, LossConfig(), tiny_objective(model).initial_rgb, record), frames, kind)
+    assert sum(len(x) for x, _ in pairs) == len(TERMS[kind] & IMAGE_TERMS)
+    frame = frames[kind]
+    posed = model.persona(model.smplx_param_dict.pose(frame.split, frame.index), frame.camera)
+    for x, y in pairs:
+        is_image = x.shape[2:] == frame.image.shape[1:]
+        camera = frame.camera if is_image else frame.face_camera
+        of_avatars = renders.render_fit(posed, model.persona.body, camera)
+        is_avatar = ((of_avatars.base.mask > 0) | (of_avatars.refined.mask > 0))[0]
+        differs = (x != y).flatten(0, 1).any(0)
+        assert differs.any() and not (differs & ~is_avatar).any()
+        assert not is_image or not is_avatar.all()
+
+
 def test_boundary_settings_of_the_config_are_used(model, frames, published):
     """With an unreachable threshold there is no boundary: photo images count fully, boundary terms vanish."""
     terms = compute(tiny_objective(model, LossConfig(boundary_threshold=1e9)), frames, "captured")

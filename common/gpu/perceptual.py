@@ -1,7 +1,8 @@
 """LPIPS for training on a GPU: bf16 channels-last convolutions, distances in float32, no autograd inside (SPEC 12).
 
 The gradient to an image is found together with its distance, a few images at a time, so that the features of the
-others never lie in memory. Targets that several images are compared with go through the network once.
+others never lie in memory. Targets that several images are compared with go through the network once. Where the
+images of a kind of frames can only differ in a part, only what matters for it is computed (`crop`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from common.gpu import perceptual_kernels as kernels
+from common.gpu.crop import Crop
 from common.perceptual import Lpips
+from common.perceptual_crop import Box, Size
 
 NUMBERS = 1024  # of a feature map to a program
 ELEMENTS = 4096
@@ -41,13 +44,16 @@ class HalfLpips(nn.Module):
         super().__init__()
         self.min_size_px, self.at_once, self.dtype = exact.min_size_px, at_once, dtype
         self.blocks: list[_Block] = []
-        self.remembered: dict[int, list[Tensor]] = {}  # features of constant images by their address
+        self.crop: Crop | None = None  # of images of its size; all others are looked at as a whole
+        # Constant images and the features of a part of them, by the image's address and the part.
+        self.remembered: dict[tuple[int, Box], tuple[Tensor, list[Tensor]]] = {}
+        if exact.sight is None:
+            raise ValueError("only VGG16 is supported")
+        self.sight = exact.sight
         weights: list[Tensor] = []
         biases: list[Tensor] = []
         for index, layer in enumerate(exact.trunk):
             if isinstance(layer, nn.Conv2d):
-                if layer.kernel_size != (3, 3):
-                    raise ValueError("only VGG16 is supported")
                 weight = layer.weight.detach().to(dtype)
                 if weight.shape[1] < INPUT_CHANNELS:
                     weight = F.pad(weight, (0, 0, 0, 0, 0, INPUT_CHANNELS - weight.shape[1]))
@@ -64,13 +70,27 @@ class HalfLpips(nn.Module):
     def forward(self, x: Tensor, y: Tensor | Sequence[Tensor], target: Sequence[int] | None = None) -> Tensor:
         """LPIPS (B,) of images x (B, 3, H, W) and y[target[b]], each (3, H, W); without `target` one for each."""
         assert min(x.shape[2:]) >= self.min_size_px, (x.shape, self.min_size_px)
-        result: Tensor = _Distance.apply(x, self, tuple(target or range(len(x))), *y)  # type: ignore[no-untyped-call]
+        which = tuple(target or range(len(x)))
+        if self.crop is not None and self.crop.size == x.shape[2:] and not self.crop.is_whole:
+            self.crop.check(x, torch.stack([y[one] for one in which]))
+        result: Tensor = _Distance.apply(x, self, which, *y)  # type: ignore[no-untyped-call]
         return result
+
+    def part(self, image: Tensor) -> Box:
+        """The part of images (..., H, W) that is looked at."""
+        size = (image.shape[-2], image.shape[-1])
+        return self.crop.part if self.crop is not None and self.crop.size == size else Box.whole(size)
 
     def remember(self, images: Sequence[Tensor]) -> None:
         """Compute the features of images (3, H, W) that stay as and where they are, once."""
         for image in images:
-            self.remembered[image.data_ptr()] = self.features(image[None])
+            part = self.part(image)
+            self.remembered[image.data_ptr(), part] = image, self.features(part.cut(image)[None])
+
+    def known(self, image: Tensor) -> list[Tensor] | None:
+        """Features of the part of an image that is looked at, if they are remembered."""
+        found = self.remembered.get((image.data_ptr(), self.part(image)))
+        return None if found is None else found[1]
 
     def input(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) as the network takes them."""
@@ -95,21 +115,27 @@ class HalfLpips(nn.Module):
         return outputs
 
     def distance_and_gradient(
-        self, images: Tensor, targets: list[Tensor], which: Tensor, with_gradient: bool
+        self, images: Tensor, targets: list[Tensor], which: Tensor, size: Size, with_gradient: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Distances (B,) of images to features targets[i][which[b]], and their gradient by the images."""
-        outputs = self._outputs(images)
-        total = images.new_zeros(len(images))
-        for block, mine, features in zip(self.blocks, outputs, targets, strict=True):
-            total = total + _distances(mine[-1], features, which, block.head)
-        return total, self._gradient(outputs, targets, which) if with_gradient else None
+        """Distances (B,) of images to features targets[i][which[b]], and their gradient by the images.
 
-    def _gradient(self, outputs: list[list[Tensor]], targets: list[Tensor], which: Tensor) -> Tensor:
+        size: of the images of which these are the part that is looked at.
+        """
+        outputs = self._outputs(images)
+        n_features = [self.sight.n_features(level, size) for level in range(len(self.blocks))]
+        total = images.new_zeros(len(images))
+        for block, mine, features, n in zip(self.blocks, outputs, targets, n_features, strict=True):
+            total = total + _distances(mine[-1], features, which, block.head, n)
+        return total, self._gradient(outputs, targets, which, n_features) if with_gradient else None
+
+    def _gradient(
+        self, outputs: list[list[Tensor]], targets: list[Tensor], which: Tensor, n_features: list[int]
+    ) -> Tensor:
         """Gradient (B, 3, H, W) of the sum of the distances by the images; uses the outputs up."""
         grad: Tensor | None = None  # of the next block's input
-        for block, mine, features in zip(self.blocks[::-1], outputs[::-1], targets[::-1], strict=True):
-            x = mine.pop()
-            grad = _tap_gradient(x, features, which, block.head, grad)
+        for block, features, n in zip(self.blocks[::-1], targets[::-1], n_features[::-1], strict=True):
+            mine = outputs.pop()
+            grad = _tap_gradient(mine.pop(), features, which, block.head, grad, n)
             for weight in block.weights[:0:-1]:
                 grad = _masked(_input_gradient(grad, weight), mine.pop())
             grad = _input_gradient(grad, block.weights[0])
@@ -156,23 +182,25 @@ def _masked(grad: Tensor, x: Tensor) -> Tensor:
     return grad
 
 
-def _distances(a: Tensor, b: Tensor, which: Tensor, head: Tensor) -> Tensor:
-    """Mean over pixels (B,) of weighted squared differences of unit features a (B, C, h, w) and b[which]."""
+def _distances(a: Tensor, b: Tensor, which: Tensor, head: Tensor, n_features: int) -> Tensor:
+    """Weighted squared differences (B,) of unit features a (B, C, h, w) and b[which], summed, over n_features."""
     n, channels, height, width = a.shape
     n_pixels = height * width
     block = NUMBERS // channels
     n_blocks = -(-n_pixels // block)
     sums = head.new_empty(n, n_blocks)
     kernels.distance[(n_blocks, n)](a, b, which, head, sums, n_pixels, n_blocks, C=channels, BLOCK=block)
-    return sums.sum(1) / n_pixels
+    return sums.sum(1) / n_features
 
 
-def _tap_gradient(a: Tensor, b: Tensor, which: Tensor, head: Tensor, d_pooled: Tensor | None) -> Tensor:
-    """Gradient by the input of the ReLU whose output is a: of the mean distances, and through the pooling."""
+def _tap_gradient(
+    a: Tensor, b: Tensor, which: Tensor, head: Tensor, d_pooled: Tensor | None, n_features: int
+) -> Tensor:
+    """Gradient by the input of the ReLU whose output is a: of `_distances`, and through the pooling."""
     n, channels, height, width = a.shape
     out, block = torch.empty_like(a), NUMBERS // channels
     kernels.tap_gradient[(-(-height * width // block), n)](
-        a, b, which, head, a if d_pooled is None else d_pooled, out, height, width,
+        a, b, which, head, a if d_pooled is None else d_pooled, out, height, width, n_features,
         C=channels, IS_POOLED=d_pooled is not None, BLOCK=block,
     )  # fmt: skip
     return out
@@ -183,20 +211,21 @@ class _Distance(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, model: HalfLpips, target: tuple[int, ...], *y: Tensor) -> Tensor:
         assert not any(ctx.needs_input_grad[3:]), "the second images are constants"
         with_gradient = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(x) if with_gradient else None
+        gradient = torch.zeros_like(x) if with_gradient else None
         distances = x.new_empty(len(x))
-        known = [model.remembered.get(image.data_ptr()) for image in y]
+        part, size = model.part(x), (x.shape[2], x.shape[3])
+        known = [model.known(image) for image in y]
         for chosen, places in _batches(target, [found is not None for found in known], model.at_once):
-            images = torch.stack([x[i] for i in places])
-            features = known[chosen[0]] or model.features(torch.stack([y[one] for one in chosen]))
+            images = torch.stack([part.cut(x[i]) for i in places])
+            features = known[chosen[0]] or model.features(torch.stack([part.cut(y[one]) for one in chosen]))
             which = torch.stack(
                 [model.numbers[chosen.index(target[b])] for b in places]
             )  # no copy from the host
-            distance, slope = model.distance_and_gradient(images, features, which, with_gradient)
+            distance, slope = model.distance_and_gradient(images, features, which, size, with_gradient)
             for place, b in enumerate(places):
                 distances[b] = distance[place]
                 if gradient is not None and slope is not None:
-                    gradient[b] = slope[place]
+                    part.cut(gradient[b]).copy_(slope[place])
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return distances

@@ -39,7 +39,7 @@ def distance(
     tl.store(sums_ptr + image * n_blocks + tl.program_id(0), total)
 
 
-@triton.jit(do_not_specialize=["height", "width"])
+@triton.jit(do_not_specialize=["height", "width", "n_features"])
 def tap_gradient(
     a_ptr,  # (B, height, width, C) output of the ReLU
     b_ptr,  # (T, height, width, C)
@@ -49,11 +49,12 @@ def tap_gradient(
     out_ptr,  # out (B, height, width, C) gradient of the ReLU's input
     height,
     width,
+    n_features,  # of the whole image
     C: tl.constexpr,
     IS_POOLED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Gradient of the mean distances and of what follows the pooling; none where a is 0."""
+    """Gradient of the mean distances over the whole image and of what follows the pooling; none where a is 0."""
     image = tl.program_id(1)
     n_pixels = height * width
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -64,7 +65,7 @@ def tap_gradient(
     b, b_length, _ = _vectors(b_ptr, tl.load(which_ptr + image), pixel, is_in, n_pixels, C)
     inverse = 1.0 / (a_length + EPS)
     difference = a * inverse[:, None] - b / (b_length + EPS)[:, None]
-    d_unit = 2.0 * difference * head[None, :] / n_pixels
+    d_unit = 2.0 * difference * head[None, :] / n_features
     along = tl.sum(d_unit * a, 1) * inverse / tl.where(a_length > 0.0, a_length, 1.0)
     d_a = (d_unit - a * along[:, None]) * inverse[:, None]
     if IS_POOLED:

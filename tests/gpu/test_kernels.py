@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,11 +15,14 @@ if not HAS_GPU and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("no CUDA device; test_interpreted.py runs these tests", allow_module_level=True)
 
 from common.camera import Camera
-from common.gpu import lookup, mesh, net, ssim, triangles
+from common.gpu import crop, lookup, mesh, net, perceptual, ssim, triangles
+from common.gpu.crop import Crop
 from common.gpu.perceptual import HalfLpips
+from common.gpu.rooms import watched_rooms
 from common.losses import gaussian_window, ssim_map
 from common.mesh import laplacian, neighbour_lists, vertex_normals
-from common.perceptual import random_lpips
+from common.perceptual import TRUNKS, Lpips, random_lpips
+from common.perceptual_crop import Box
 from common.rasterizer import interpolate_mesh, rasterize_mesh
 from common.rasterizer.mesh import NEAR_M
 from common.skinning_lookup import look_up_torch
@@ -163,3 +167,81 @@ def test_perceptual_distance_and_its_gradient(
             )
         assert (found - expected).abs().max() <= tolerance * expected.abs().min()
         assert (gradient - expected_gradient).norm() <= gradient_tolerance * expected_gradient.norm()
+
+
+def whole_image(model: Lpips, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """LPIPS without a crop."""
+    distance = x.new_zeros(len(x))
+    for head, a, b in zip(model.heads, model.features(x), model.features(y), strict=True):
+        distance = distance + ((a - b).square() * head.view(1, -1, 1, 1)).sum(1).mean((1, 2))
+    return distance
+
+
+@pytest.fixture
+def cropped(monkeypatch) -> tuple[Lpips, Crop, torch.Tensor, torch.Tensor]:
+    """LPIPS with a quarter of the channels, a crop, and two images with a target each; they differ in a corner."""
+    spec, size = TRUNKS["vgg"], (16, 400)
+    thin = {
+        layer: (max(n_in // 4, 3), n_out // 4, *rest)
+        for layer, (n_in, n_out, *rest) in spec.convolutions.items()
+    }
+    monkeypatch.setitem(TRUNKS, "vgg", replace(spec, convolutions=thin))
+    if not HAS_GPU:
+        monkeypatch.setattr(perceptual, "NUMBERS", 1 << 14)  # the interpreter is slow by programs
+    exact = random_lpips("vgg")
+    x, y = rand(2, 3, *size), rand(2, 3, *size, seed=1)
+    y[..., 7:] = x[..., 7:]
+    assert exact.sight is not None
+    part = Crop(size, exact.sight)
+    part.expect(Box(0, 16, 0, 4))
+    assert part.part == Box(0, 16, 0, 208)
+    return exact, part, x, y
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "gradient_tolerance"), [(torch.float32, 2e-5, 1e-2), (torch.bfloat16, 1e-3, 0.25)]
+)
+def test_perceptual_distance_of_a_part_is_that_of_whole_images_in_single_precision(
+    cropped, dtype: torch.dtype, tolerance: float, gradient_tolerance: float
+) -> None:
+    exact, part, x, y = cropped
+    expected, (expected_gradient,) = gradients(lambda x: whole_image(exact, x, y.to(x)), x)
+    half = HalfLpips(exact.to(DEVICE), 2, dtype)
+    half.crop = part
+    y = y.to(DEVICE)
+    half.remember([y[1]])
+    assert [f.shape[3] for f in half.known(y[1])] == [208, 104, 52, 26, 13]
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        found, (gradient,) = gradients(lambda x: half(x, list(y)), x.to(DEVICE))
+    assert part.part == Box(0, 16, 0, 208)
+    assert (found - expected).abs().max() <= tolerance * expected.abs().min()
+    assert (gradient - expected_gradient).norm() <= gradient_tolerance * expected_gradient.norm()
+    assert not gradient[..., 208:].any() and gradient[..., 7:208].any()
+
+
+def test_a_difference_outside_the_part_grows_it_or_is_flagged_in_a_graph(cropped, monkeypatch) -> None:
+    _, part, x, y = cropped
+    x, y = on_device(x, y)
+    last = part.expected.right - 1
+    assert part.expected == Box(0, 16, 0, 4 + part.slack_px)
+    for column, is_outside in ((last, False), (last + 1, True), (399, True)):
+        moved = y.clone()
+        moved[1, 2, 15, column] += 0.5
+        before = part.part
+        monkeypatch.setattr(crop, "is_capturing", lambda device: True)
+        with watched_rooms() as flags:
+            part.check(x, moved)
+        assert [bool(flag) for flag in flags] == [is_outside]
+        assert part.part == before
+    monkeypatch.setattr(crop, "is_capturing", lambda device: False)
+    part.check(x, y)
+    assert part.part == Box(0, 16, 0, 208)
+    y[1, 2, 15, 60] += 0.5
+    part.check(x, y)
+    assert part.expected == Box(0, 16, 0, 61 + part.slack_px) and part.part == Box(0, 16, 0, 272)
+    y[0, 0, 3, 399] += 0.5
+    part.check(x, y)
+    assert part.is_whole
+    with watched_rooms() as flags:
+        part.check(x, y)
+    assert flags == []
