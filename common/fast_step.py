@@ -204,6 +204,7 @@ class FastStep:
 
     def _compute(self, frame: Frame) -> tuple[tuple[str, ...], Tensor, Tensor, list[Tensor | None], Tensor]:
         """Names and values of the terms, gradients of the row and of the avatar, and whether lists overflowed."""
+        self._look_at(frame)
         row = self.rows.index_select(0, self.row_index).squeeze(0).detach().requires_grad_()
         with gpu.kernels(), watched_rooms() as is_too_small:
             terms = self.losses(frame, pose_of_row(row))
@@ -227,10 +228,11 @@ class FastStep:
         last.copy_(torch.where(self.is_left_out > 0, last, values))
         return names, last
 
-    def _look_at(self, kind: Kind) -> None:
-        """Let LPIPS look at the part that matters in this kind of frames."""
+    def _look_at(self, frame: Frame) -> None:
+        """Let LPIPS look at the part that matters in frames of this kind."""
         perceptual = self.objective.perceptual
         if not isinstance(perceptual, Lpips | None):
+            kind = frame.is_captured, frame.camera.height, frame.camera.width
             perceptual.crop = self.crops.get(kind)  # type: ignore[attr-defined]
 
     @torch.no_grad()
@@ -242,6 +244,7 @@ class FastStep:
         perceptual.remembered.clear()  # type: ignore[attr-defined]
         if self.keeps_features and len(self.table.frames(packed.split)) == 1:
             static.fill(packed)
+            self._look_at(static.frame)
             images = [static.images[name] for name in ("image", "albedo", "face_patch")]
             perceptual.remember(images)  # type: ignore[attr-defined]
             torch.cuda.synchronize(self.device)
@@ -262,7 +265,6 @@ class FastStep:
         """
         for packed in {_kind(packed): packed for packed in examples}.values():
             if _kind(packed) not in self.measured:
-                self._look_at(_kind(packed))
                 static = StaticFrame(packed, self.device)
                 static.fill(packed)
                 self.row_index.fill_(self.rows_of[packed.split, packed.index])
@@ -292,7 +294,6 @@ class FastStep:
     def _captured(self, packed: PackedFrame) -> _Graph:
         self._warm_up([packed])
         names, last = self.measured.pop(_kind(packed))
-        self._look_at(_kind(packed))
         static = StaticFrame(packed, self.device)
         self._remember_photo(packed, static)
         graph = torch.cuda.CUDAGraph()

@@ -36,6 +36,15 @@ class _Block:
     head: Tensor
 
 
+@dataclass(frozen=True)
+class _Remembered:
+    """Features of a constant image, which is kept so that no other takes its place in memory."""
+
+    image: Tensor
+    part: Box
+    features: list[Tensor]
+
+
 class HalfLpips(nn.Module):
     """LPIPS with VGG16 and the weights of `Lpips`; differentiable in the first images only."""
 
@@ -45,8 +54,7 @@ class HalfLpips(nn.Module):
         self.min_size_px, self.at_once, self.dtype = exact.min_size_px, at_once, dtype
         self.blocks: list[_Block] = []
         self.crop: Crop | None = None  # of images of its size; all others are looked at as a whole
-        # Constant images and the features of a part of them, by the image's address and the part.
-        self.remembered: dict[tuple[int, Box], tuple[Tensor, list[Tensor]]] = {}
+        self.remembered: dict[int, _Remembered] = {}  # by the image's address
         if exact.sight is None:
             raise ValueError("only VGG16 is supported")
         self.sight = exact.sight
@@ -85,12 +93,16 @@ class HalfLpips(nn.Module):
         """Compute the features of images (3, H, W) that stay as and where they are, once."""
         for image in images:
             part = self.part(image)
-            self.remembered[image.data_ptr(), part] = image, self.features(part.cut(image)[None])
+            features = self.features(part.cut(image)[None])
+            self.remembered[image.data_ptr()] = _Remembered(image, part, features)
 
     def known(self, image: Tensor) -> list[Tensor] | None:
         """Features of the part of an image that is looked at, if they are remembered."""
-        found = self.remembered.get((image.data_ptr(), self.part(image)))
-        return None if found is None else found[1]
+        found = self.remembered.get(image.data_ptr())
+        if found is not None and found.part != self.part(image):  # it has grown
+            self.remember([found.image])
+            found = self.remembered[image.data_ptr()]
+        return None if found is None else found.features
 
     def input(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) as the network takes them."""

@@ -217,6 +217,9 @@ def test_perceptual_distance_of_a_part_is_that_of_whole_images_in_single_precisi
     assert (found - expected).abs().max() <= tolerance * expected.abs().min()
     assert (gradient - expected_gradient).norm() <= gradient_tolerance * expected_gradient.norm()
     assert not gradient[..., 208:].any() and gradient[..., 7:208].any()
+    part.expect(Box(0, 16, 0, 60))
+    assert [f.shape[3] for f in half.known(y[1])] == [272, 136, 68, 34, 17]
+    assert half.known(y[0]) is None
 
 
 def test_a_difference_outside_the_part_grows_it_or_is_flagged_in_a_graph(cropped, monkeypatch) -> None:
