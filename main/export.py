@@ -89,7 +89,10 @@ def main(args: ExportArgs) -> None:
         for frame in tqdm(chosen, desc="frames"):
             path = numbered(output, frame.index) if args.all_frames else output
             write_pose(args, path, avatar, frame.params.to(device), frame.camera.to(device), placement)
-        setup.logger.info("%d of the motion's frames are in %s", len(chosen), output.parent)
+        if args.all_frames:
+            setup.logger.info("%d frames of the motion are in %s", len(chosen), output.parent)
+        else:
+            setup.logger.info("frame %d of the motion is %s", chosen[0].index, output)
 
 
 def check_args(args: ExportArgs) -> None:

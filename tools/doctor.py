@@ -27,7 +27,7 @@ from common.doctor.findings import Findings, report, write_report
 from common.doctor.motion import check_motion
 from common.doctor.picture import write_picture
 from common.doctor.snapshot import check_snapshot
-from common.doctor.subject import check_subject, frame_keys, readable
+from common.doctor.subject import check_subject, fitting_identity, frame_keys, readable
 from common.doctor.weights import check_weights
 from common.errors import run_command
 from common.motion import HandComponents
@@ -109,7 +109,7 @@ def look_at_subject(
     if model is not None:
         picture = args.output or args.paths.output / "doctor" / f"{args.subject_id}.png"
         n_drawn = write_picture(
-            picture, subject, model, readable(lambda: subject.identity), frame_keys(subject)
+            picture, subject, model, fitting_identity(subject, model), frame_keys(subject)
         )
         if n_drawn:
             findings.ok(

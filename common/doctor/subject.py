@@ -47,8 +47,7 @@ def check_subject(
     identity = readable(lambda: subject.identity)
     if identity is not None:
         check_identity(findings, identity)
-        if body is not None and identity.face_offset.shape[0] != body.n_vertices:
-            identity = None  # told above
+    identity = fitting_identity(subject, body)
     _check_textures(findings, subject)
     if body is None:
         findings.warn(
@@ -106,6 +105,14 @@ def readable(read: Callable[[], Value]) -> Value | None:
         return read()
     except UserError:
         return None
+
+
+def fitting_identity(subject: Subject, body: BodyModel | None) -> Identity | None:
+    """The subject's identity; None if it cannot be read or is another body's, which is among its problems."""
+    identity = readable(lambda: subject.identity)
+    if identity is not None and body is not None and identity.face_offset.shape[0] != body.n_vertices:
+        return None
+    return identity
 
 
 def frame_keys(subject: Subject, splits: Sequence[str] = (*TRAIN_SPLITS, TEST)) -> list[tuple[str, int]]:

@@ -56,6 +56,17 @@ def test_damage_ends_with_code_2_and_every_problem_is_listed(made, doctor, tmp_p
         assert any(name in text for text in errors) and name in said
 
 
+def test_a_subject_of_another_body_is_told_and_drawn_without_its_identity(made, doctor, tmp_path):
+    space = made.with_copied_subject(tmp_path)
+    offsets = space.subject / "captured/smplx_optimized/face_offset.json"
+    offsets.write_text(json.dumps([[0.0, 0.0, 0.0]] * 10475))
+    code, said, found = doctor(*options_of(space), "--output", tmp_path / "p.png")
+    assert code == found["exit_code"] == 2
+    errors = [entry["text"] for entry in found["findings"] if entry["level"] == "error"]
+    assert len(errors) == 1 and "face_offset.json" in errors[0] and "10475" in errors[0], said
+    assert image_size(tmp_path / "p.png")[0] > 0
+
+
 def test_the_demo_needs_no_weights_and_an_unknown_subject_is_an_error(made, doctor, tmp_path):
     shutil.copytree(made.subject, tmp_path / "demo_tiny", ignore=shutil.ignore_patterns("truth"))
     where = ("--paths.subjects", tmp_path, "--paths.output", tmp_path / "out")
