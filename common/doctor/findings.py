@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +15,11 @@ from common.io.json import write_json
 Level = Literal["ok", "warning", "error"]
 Result = TypeVar("Result")
 EXIT_CODES: dict[Level, int] = {"ok": 0, "warning": 1, "error": 2}
-_SHOWN = 3  # findings of one kind that are printed; the rest is counted
+_SHOWN, _SHOWN_OF_CHECK = (
+    3,
+    15,
+)  # findings of one kind, and of one check, that are printed; the rest is counted
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -79,22 +85,29 @@ class Findings:
 
 
 def report(findings: Findings, show_all: bool = False) -> str:
-    """The findings as a list under headings; of many of one kind the first few, unless `show_all`."""
+    """The findings as a list under headings; of many of one kind the first few, unless `show_all`.
+
+    Findings that differ in nothing but numbers (of frames, mostly) are of one kind.
+    """
     lines: list[str] = []
-    topic = ""
-    seen: dict[tuple[str, str, Level], int] = {}
+    topic, n_hidden = "", 0
+    seen: Counter[tuple[str, ...]] = Counter()
     for entry in findings.entries:
-        kind = (entry.topic, entry.check, entry.level)
-        seen[kind] = seen.get(kind, 0) + 1
         if entry.topic != topic:
             topic = entry.topic
             lines += ["", topic]
-        if show_all or entry.level == "ok" or seen[kind] <= _SHOWN:
-            lines.append(f"  {entry.level:<8} {entry.check}: {entry.text}")
-            lines += [f"           -> {entry.remedy}"] if entry.remedy else []
-    hidden = sum(max(0, n - _SHOWN) for (_, _, level), n in seen.items() if level != "ok")
-    if hidden and not show_all:
-        lines += ["", f"{hidden} more findings of the kinds above; --all or --json shows them"]
+        check = (entry.topic, entry.check, entry.level)
+        kind = (*check, _NUMBER.sub("#", entry.text))
+        is_shown = show_all or entry.level == "ok" or (seen[kind] < _SHOWN and seen[check] < _SHOWN_OF_CHECK)
+        seen[kind] += 1
+        if not is_shown:
+            n_hidden += 1
+            continue
+        seen[check] += 1
+        lines.append(f"  {entry.level:<8} {entry.check}: {entry.text}")
+        lines += [f"           -> {entry.remedy}"] if entry.remedy else []
+    if n_hidden:
+        lines += ["", f"{n_hidden} more findings of the kinds above; --all or --json shows them"]
     return "\n".join([*lines, "", _summary(findings)]).lstrip("\n")
 
 

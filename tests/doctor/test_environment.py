@@ -60,6 +60,18 @@ def test_the_report_shows_a_few_of_a_kind_and_counts_the_rest(findings):
     assert report(Findings()) == "all is well"
 
 
+def test_different_problems_found_by_one_check_are_all_shown_up_to_a_limit(findings):
+    for frame in range(10):
+        for what in ("mask", "depth", "segs"):
+            findings.error("file", f"missing file: generated_0/{what}/{frame}.png", "put it there")
+    text = report(findings)
+    assert all(text.count(what) == 3 for what in ("mask", "depth", "segs")) and "21 more findings" in text
+    many = Findings()
+    for letter in "abcdefghijklmnopqrstuvwxyz":
+        many.error("file", letter, "mend it")
+    assert report(many).count("error    file") == 15 and "11 more findings" in report(many)
+
+
 def test_a_user_error_is_split_into_what_is_wrong_and_what_to_do(findings):
     findings.refused("file", "a.png is truncated (a; b); write it again")
     findings.refused("file", "missing folder: x")
