@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from common.rasterizer.mesh import interpolate_mesh, rasterize_mesh
 from common.unwrapping import UnwrappedTextures, Unwrapping, UnwrapSettings, View, color_codes
 from common.uv_map import TexturedMesh, UvMap
 from data.dataset import Subject
-from data.frame import CAPTURED, FrameFiles
+from data.frame import CAPTURED, FrameFiles, failures
 
 # A photo decides by itself; frames of a video differ in colour, so that their common opinion is asked for.
 PHOTO = UnwrapSettings(n_fill=8)
@@ -82,6 +83,21 @@ def unwrap_split(
             f"tools/doctor.py --subject_id {subject.root.name}, the fitted body must lie on the person"
         )
     return textures
+
+
+def view_problems(files: FrameFiles, use_albedo: bool = False) -> list[str]:
+    """All that is wrong with the files that `read_view` reads: others need not be there yet; fast."""
+    problems = failures(lambda: check_image(files.image))
+    size = None if problems else check_image(files.image)
+    checks: list[Callable[[], Any]] = [
+        lambda: read_camera(files.camera, *(size or (1, 1))),
+        lambda: read_smplx_params(files.params),
+        lambda: check_image(files.mask, size),
+        lambda: check_image(files.seg[0], size),
+    ]
+    if use_albedo:
+        checks.append(lambda: check_image(files.albedo, size))
+    return problems + failures(*checks)
 
 
 def write_textures(folder: Path, textures: UnwrappedTextures) -> None:

@@ -94,15 +94,15 @@ class Subject:
 
     def check(self, splits: Sequence[str] = TRAIN_SPLITS, n_vertices: int | None = None) -> None:
         """Refuse a subject with problems before anything is computed: one UserError with the first few."""
-        self._refuse(self.problems(splits, n_vertices))
+        self.refuse(self.problems(splits, n_vertices))
 
     def check_frames(self, keys: Sequence[tuple[str, int]]) -> None:
         """`check` of some frames' own files alone, without identity and textures."""
         files = [FrameFiles(self.root, split, index) for split, index in keys]
-        self._refuse([problem for entry in files for problem in frame_problems(entry, self.face_patch_size)])
+        self.refuse([problem for entry in files for problem in frame_problems(entry, self.face_patch_size)])
 
-    def _refuse(self, problems: list[str]) -> None:
-        """UserError with the first few problems, if there are any."""
+    def refuse(self, problems: list[str]) -> None:
+        """UserError with the first few of the subject's problems, if there are any."""
         if problems:
             n_rest = len(problems) - _SOME
             rest = f"; and {n_rest} more problems, see all with tools/doctor.py --subject_id {self.root.name}"

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from common.body_model.body import BodyModel
 from common.body_model.files import load_body_data
 from common.errors import UserError, run_command
-from common.subject_textures import chosen_frames, texture_files, unwrap_split, write_textures
-from data.frame import CAPTURED
+from common.subject_textures import chosen_frames, texture_files, unwrap_split, view_problems, write_textures
+from data.frame import CAPTURED, FrameFiles
 from main import setup
 from main.config import Config, Paths
 
@@ -59,7 +59,8 @@ def main() -> None:
             f"{folder / 'smplx_optimized'} has {', '.join(present)} already; --overwrite replaces them"
         )
     frames = chosen_frames(subject.frames(args.split), args.max_frames)
-    subject.check_frames([(args.split, index) for index in frames])
+    files = [FrameFiles(subject.root, args.split, index) for index in frames]
+    subject.refuse([problem for entry in files for problem in view_problems(entry, args.albedo)])
     body = BodyModel(load_body_data(setup.body_path(common), args.config.body.gender), 0)
     textures = unwrap_split(
         subject,

@@ -49,6 +49,33 @@ def test_textures_of_both_splits_are_made_and_not_replaced_unasked(made, monkeyp
     assert image_size(space.subject / "captured/smplx_optimized/smplx_texture.png") == (32, 32)
 
 
+def test_nothing_is_needed_but_images_masks_parts_and_the_fitted_body(made, monkeypatch, capsys, tmp_path):
+    others = (
+        "depths",
+        "normals",
+        "image_intrinsics",
+        "face_patches",
+        "test",
+        "generated_1",
+        "smplx_texture*",
+    )
+    space = made.with_copied_subject(tmp_path, *others, "smplx_seg*")
+    for validity in space.subject.glob("*/segs/*.npy"):
+        validity.unlink()
+    for split in ("captured", "generated_0"):
+        run_here(SCRIPT, options_of(space, "--split", split, "--size", "32"), monkeypatch)
+        assert (space.subject / split / "smplx_optimized/smplx_texture_inpaint.png").is_file()
+    capsys.readouterr()
+    (space.subject / "captured/segs/0.png").unlink()
+    (space.subject / "captured/masks/0.png").unlink()
+    with pytest.raises(SystemExit) as stop:
+        run_here(SCRIPT, options_of(space, "--split", "captured", "--albedo", "--overwrite"), monkeypatch)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1
+    for name in ("segs/0.png", "masks/0.png", "0_albedo.png"):
+        assert name in said
+
+
 def test_the_picture_of_a_subject_s_files_shows_two_rows_of_panels(made, monkeypatch, tmp_path):
     run_here("tools/picture_subject.py", options_of(made, "--output", str(tmp_path / "p.png")), monkeypatch)
     height, width = image_size(tmp_path / "p.png")
