@@ -38,7 +38,7 @@ def dilate(mask: Tensor, kernel_size: int) -> Tensor:
 
 
 def dilation_reach(mask: Tensor, ratio: float) -> Tensor:
-    """Half of `dilation_kernel_size` (an integer without dimensions), found without asking the device."""
+    """Half of `dilation_kernel_size` (an integer without dimensions), without waiting for the device."""
     sides = []
     for axis in (0, 1):
         is_in = (mask.squeeze(0) > MASK_THRESHOLD).any(axis)

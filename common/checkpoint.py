@@ -38,9 +38,8 @@ class Snapshot:
     epoch: int
     network: dict[str, Tensor]  # state dict: `persona.*`, `smplx_param_dict.*`
     optimizer: dict[str, Any] | None  # Adam's state dict; every group has its `name`
-    run: dict[str, Any] | None = (
-        None  # what exact resuming needs besides (common/run_state.py); not published
-    )
+    # What exact resuming needs besides (common/run_state.py); not in the published layout.
+    run: dict[str, Any] | None = None
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The network's entries under `prefix` ("persona."), without it."""

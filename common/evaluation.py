@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from common import metrics
 from common.errors import UserError
 from common.io.atomic import atomic_path
-from common.io.files import inside
+from common.io.files import FRAME_INDEX, inside
 from common.io.image import MAX_PIXELS, check_image, read_rgb
 from common.io.json import read_numbers, write_json
 from common.perceptual import Lpips
@@ -29,7 +28,6 @@ FIT_SUFFIX = "_fit_pose_to_test"  # of the result folder whose renders have fitt
 REFINED, REFINED_MASK, BASE = "_refined.png", "_mask_refined.png", ".png"  # ends of a frame's files (SPEC 5)
 METRICS = ("psnr", "ssim", "lpips")
 OFFICIAL = "official"
-_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 MIN_SIDE_PX = 11  # the window of SSIM
 
 
@@ -95,7 +93,7 @@ def find_ground_truth(subject: Path) -> list[GroundTruth]:
     images = inside(subject, subject / "test" / "images")
     if not images.is_dir():
         raise UserError(f"{images}: no such folder; evaluation needs the subject's split `test`")
-    indices = sorted(int(path.stem) for path in images.glob("*.png") if _INDEX.fullmatch(path.stem))
+    indices = sorted(int(path.stem) for path in images.glob("*.png") if FRAME_INDEX.fullmatch(path.stem))
     if not indices:
         raise UserError(f"{images}: no test frames; expected images named by integers (0.png, 1.png, ...)")
     height, width = (

@@ -34,5 +34,5 @@ class Gaussians:
 
 
 def rows(values: Tensor, which: Tensor) -> Tensor:
-    """Rows of `values` by index, or where a bool mask is true; unlike a mask, indices need no word from the GPU."""
+    """Rows of `values` by index, or where a bool mask is true; with indices the host need not wait for the GPU."""
     return values[which] if which.dtype == torch.bool else values.index_select(0, which)

@@ -90,7 +90,7 @@ def dissimilarity_map(x: Tensor, y: Tensor, radius: int = 5) -> Tensor:
     height, width = x.shape[-2:]
     rows, columns = differing_box(
         x, y, margin=2 * radius
-    )  # a window around every pixel that a difference reaches
+    )  # windows around all pixels that a difference reaches
     if rows.stop == 0:
         return torch.zeros_like(x)
     box = (..., rows, columns)

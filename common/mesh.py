@@ -29,7 +29,7 @@ def unique_edges(faces: Tensor, n_vertices: int) -> tuple[Tensor, Tensor]:
     """Edges (E, 2), (min, max) in lexicographic order, and each face's edge ids (F, 3) for ab, bc, ca."""
     halves = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1)  # (F, 3, 2): ab, bc, ca
     key = halves.amin(-1) * n_vertices + halves.amax(-1)
-    ordered, order = key.reshape(-1).sort()  # quicker than torch.unique, which sorts no better
+    ordered, order = key.reshape(-1).sort()  # faster than torch.unique
     key, edge = torch.unique_consecutive(ordered, return_inverse=True)
     face_edges = torch.empty_like(order).scatter_(0, order, edge).reshape(-1, 3)
     return torch.stack([key // n_vertices, key % n_vertices], dim=-1), face_edges

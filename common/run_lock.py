@@ -29,9 +29,8 @@ class Owner:
     pid: int
     host: str
     boot_id: str  # of the kernel; another one: the machine was restarted since ("" where unknown)
-    started_ticks: (
-        int  # start of the process since boot; tells it from a later one with the same pid (-1: unknown)
-    )
+    # Start of the process since boot; tells it from a later one with the same pid (-1: unknown).
+    started_ticks: int
     since: str  # when the lock was taken, for people
 
     @classmethod

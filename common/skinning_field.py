@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from common.io.array import open_array
 from common.io.atomic import atomic_path
 from common.joints import N_JOINTS
 from common.skinning_lookup import look_up_cpu, look_up_torch
+from main.config import FieldConfig
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +31,6 @@ BOX_TOLERANCE_M = 1e-4  # between the grid of a file and the one computed from t
 WEIGHTS_FILE = "diffused_skinning_weights.npy"  # (D, D, D, 55) float32
 COORDINATE_FILES = tuple(f"skinning_grid_coords_{axis}.npy" for axis in "xyz")  # (D,) metres
 TOOL = "tools/diffused_skinning_weights/make_skinning_weight.py"
-
-
-@dataclass(frozen=True)
-class FieldSettings:
-    """How the field is built (SPEC 8)."""
-
-    resolution: int = 128  # grid points along each axis
-    n_iterations: int = 100  # diffusion steps
-    threshold_m: float = 0.02  # grid points nearer than this to a vertex are fixed to its weights
-    expansion: float = 0.3  # growth of the bounding box on every side, as a fraction of its size
 
 
 class SkinningField(nn.Module):
@@ -114,13 +104,13 @@ class SkinningField(nn.Module):
         return cls(torch.from_numpy(weights), lower, upper)
 
 
-def remedy(folder: Path, settings: FieldSettings | None = None) -> str:
+def remedy(folder: Path, settings: FieldConfig | None = None) -> str:
     """What to do about a bad field: the command that makes it."""
-    settings = settings or FieldSettings()
+    settings = settings or FieldConfig()
     command = f"python {TOOL} --output {folder}"
-    if settings.resolution != FieldSettings.resolution:
+    if settings.resolution != FieldConfig.resolution:
         command += f" --resolution {settings.resolution}"
-    if settings.expansion != FieldSettings.expansion:
+    if settings.expansion != FieldConfig.expansion:
         command += f" --expansion {settings.expansion}"
     return f"make it again: {command} (for the demo body add --human_model_path data/demo_body)"
 
@@ -154,7 +144,7 @@ def _read_coordinates(path: Path) -> np.ndarray:
 def ensure_skinning_field(
     folder: Path,
     body: BodyModel,
-    settings: FieldSettings,
+    settings: FieldConfig,
     progress: bool = True,
     device: torch.device | str = "cpu",
 ) -> SkinningField:
@@ -170,7 +160,7 @@ def ensure_skinning_field(
 
 
 def check_belongs(
-    field: SkinningField, vertices: Tensor, weights: Tensor, settings: FieldSettings, folder: Path
+    field: SkinningField, vertices: Tensor, weights: Tensor, settings: FieldConfig, folder: Path
 ) -> None:
     """UserError unless the field was made so from these neutral vertices (V, 3) and weights (V, 55)."""
     shape = tuple(field.weights.shape[:3])
@@ -203,7 +193,7 @@ def check_belongs(
 
 
 def build_skinning_field(
-    vertices: Tensor, weights: Tensor, settings: FieldSettings, progress: bool = True
+    vertices: Tensor, weights: Tensor, settings: FieldConfig, progress: bool = True
 ) -> SkinningField:
     """Diffuse the skinning weights (V, 55) of the neutral vertices (V, 3) into a grid (SPEC 8)."""
     lower, upper = grid_corners(vertices, settings.expansion)
@@ -231,7 +221,7 @@ def grid_corners(vertices: Tensor, expansion: float) -> tuple[Tensor, Tensor]:
 
 
 def _fixed_points(
-    vertices: Tensor, weights: Tensor, lower: Tensor, upper: Tensor, settings: FieldSettings
+    vertices: Tensor, weights: Tensor, lower: Tensor, upper: Tensor, settings: FieldConfig
 ) -> tuple[Tensor, Tensor]:
     """Which grid points (D, D, D) are near a vertex, and the nearest one's weights (n_fixed, 55), in the same order."""
     d, threshold, device = settings.resolution, settings.threshold_m, weights.device

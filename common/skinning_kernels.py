@@ -13,12 +13,11 @@ import numba
 import numpy as np
 
 from common.kernels import kernel
+from common.skinning_lookup import SAMPLE_WEIGHTS
 
-ONE_SIGMA_WEIGHT = 0.5
-TWO_SIGMA_WEIGHT = 0.3
-MAX_ROWS = (
-    8 + 3 * 4 * 8
-)  # the centre's cell, and two planes of 2 x 2 points for each of four samples on three lines
+ONE_SIGMA_WEIGHT, TWO_SIGMA_WEIGHT = SAMPLE_WEIGHTS[0], SAMPLE_WEIGHTS[2]
+# The centre's cell, and two planes of 2 x 2 points for each of four samples on three lines.
+MAX_ROWS = 8 + 3 * 4 * 8
 CHUNK = 256  # Gaussians to one task
 _FASTMATH = {"reassoc", "contract", "nsz"}  # vectorises dot products; NaN and infinity keep their meaning
 
@@ -83,9 +82,8 @@ def _stencil(point, step, size, stride, rows, parts):  # type: ignore[no-untyped
     for a in range(3):
         is_clamped = is_clamped or point[a] < 0 or point[a] > size[a] - 1
     base = np.empty(3, np.int64)
-    near = np.empty(
-        (3, 2, 4)
-    )  # per axis and plane of the centre's cell: centre weight, slope, line weight, slope
+    # Per axis and plane of the centre's cell: centre weight, slope, line weight, slope.
+    near = np.empty((3, 2, 4))
     for a in range(3):
         last = size[a] - 1.0
         base[a] = min(math.floor(min(max(point[a], 0.0), last)), size[a] - 2)

@@ -90,9 +90,7 @@ def _is_later(step: Found, epoch: Found) -> bool:
         return False
     if epoch.snapshot.run is None or epoch.position is None:  # published: all we know is its epoch
         return step.position.epoch > epoch.snapshot.epoch
-    if (
-        step.snapshot.run["name"] != epoch.snapshot.run["name"]
-    ):  # one of them is of an earlier run: the older file
+    if step.snapshot.run["name"] != epoch.snapshot.run["name"]:  # the older file is of an earlier run
         return step.path.stat().st_mtime_ns > epoch.path.stat().st_mtime_ns
     return step.position.iteration > epoch.position.iteration
 

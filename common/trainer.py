@@ -17,6 +17,7 @@ from common.finite_guard import FiniteGuard
 from common.optimizer import PersonAdam
 from common.pose_table import PoseTable
 from data.dataset import Frame, Subject
+from data.frame import FrameKey
 from data.packed_frame import FrameStore, PackedFrame
 from main.config import OptimConfig
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from common.fast_step import FastStep
 
 SHOWN_EVERY_S = 1.0  # the terms in the progress bar
-FrameKey = tuple[str, int]  # split, frame index
 Losses = dict[str, Tensor]  # term -> scalar
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,19 +12,18 @@ from torch import Tensor
 
 from common.body_model.identity import Identity
 from common.errors import UserError
-from common.io.files import inside, open_file
+from common.io.files import FRAME_INDEX, inside, open_file
 from common.io.image import check_image, read_rgb
 from common.io.json import read_numbers
 from common.io.parameters import read_smplx_params
 from common.joints import N_JOINTS, N_SHAPE
 from common.pose import SmplxParams
-from data.frame import CAPTURED, Frame, FrameFiles, failures, frame_problems, load_frame
+from data.frame import CAPTURED, Frame, FrameFiles, FrameKey, failures, frame_problems, load_frame
 
 GENERATED = ("generated_0", "generated_1")
 TRAIN_SPLITS = (CAPTURED, *GENERATED)
 TEST = "test"
 FACE_PATCH_SIZE = 256  # pixels
-_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 _TEXTURE, _TEXTURE_MASK, _SEG = "smplx_texture_inpaint.png", "smplx_texture_mask.png", "smplx_seg_inpaint.png"
 _SOME = 3  # this many problems are told in one line
 
@@ -96,7 +94,7 @@ class Subject:
         """Refuse a subject with problems before anything is computed: one UserError with the first few."""
         self.refuse(self.problems(splits, n_vertices))
 
-    def check_frames(self, keys: Sequence[tuple[str, int]]) -> None:
+    def check_frames(self, keys: Sequence[FrameKey]) -> None:
         """`check` of some frames' own files alone, without identity and textures."""
         files = [FrameFiles(self.root, split, index) for split, index in keys]
         self.refuse([problem for entry in files for problem in frame_problems(entry, self.face_patch_size)])
@@ -177,7 +175,7 @@ class Subject:
         return [(index, inside(self.root, folder / f"{index}.json")) for index in sorted(_indices(folder))]
 
 
-def training_list(subject: Subject, is_balanced: bool = True) -> list[tuple[str, int]]:
+def training_list(subject: Subject, is_balanced: bool = True) -> list[FrameKey]:
     """One epoch, unshuffled: captured frames as often as there are generated frames, then those (SPEC 13).
 
     Not balanced: every frame once.
@@ -187,12 +185,12 @@ def training_list(subject: Subject, is_balanced: bool = True) -> list[tuple[str,
     return [(CAPTURED, i) for i in subject.frames(CAPTURED)] * n_repeats + generated
 
 
-def rendering_list(subject: Subject) -> list[tuple[str, int]]:
+def rendering_list(subject: Subject) -> list[FrameKey]:
     """Frames that are rendered after training, each once."""
     return [(split, i) for split in TRAIN_SPLITS for i in subject.frames(split)]
 
 
-def fitting_list(subject: Subject, n_repeats: int = 1) -> list[tuple[str, int]]:
+def fitting_list(subject: Subject, n_repeats: int = 1) -> list[FrameKey]:
     """Frames of the test split, `n_repeats` times (an epoch of pose fitting has 10; SPEC 14)."""
     return [(TEST, i) for i in subject.frames(TEST)] * n_repeats
 
@@ -201,7 +199,7 @@ def _indices(folder: Path) -> set[int]:
     """Frame indices of a folder's files `<i>.<suffix>`."""
     if not folder.is_dir():
         return set()
-    return {int(path.stem) for path in folder.iterdir() if _INDEX.fullmatch(path.stem)}
+    return {int(path.stem) for path in folder.iterdir() if FRAME_INDEX.fullmatch(path.stem)}
 
 
 def _read_frame_list(path: Path) -> list[int]:
@@ -210,7 +208,7 @@ def _read_frame_list(path: Path) -> list[int]:
             lines = file.read().decode("utf-8").split()
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}; write one integer a line") from error
-    wrong = [line for line in lines if not _INDEX.fullmatch(line)]
+    wrong = [line for line in lines if not FRAME_INDEX.fullmatch(line)]
     if wrong:
         raise UserError(f"{path}: {wrong[0][:40]!r} is not a frame index; write one integer a line")
     if not lines:

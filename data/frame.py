@@ -19,6 +19,7 @@ from common.io.json import read_numbers
 from common.io.parameters import read_camera, read_smplx_params
 from common.pose import SmplxParams
 
+FrameKey = tuple[str, int]  # split, frame index
 CAPTURED = "captured"  # the split of the photo
 _MAX_BBOX = 16  # image sides that the side of a face box may measure
 _NO_BBOX = (0.0, 0.0, 1.0, 1.0)  # of frames without a face patch

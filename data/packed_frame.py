@@ -12,9 +12,9 @@ from torch import Tensor
 
 from common.camera import Camera
 from common.pose import SmplxParams
-from data.dataset import Frame, Subject
+from data.dataset import Subject
+from data.frame import Frame, FrameKey
 
-FrameKey = tuple[str, int]
 READERS = 4  # threads
 GIB = 2**30
 _ALWAYS = ("image", "mask", "depth", "normal", "seg")
@@ -85,9 +85,10 @@ def _numbers(camera: Camera) -> Tensor:
 
 
 def _packed(values: Tensor) -> Tensor:
-    eighth = (values * 255).round().clamp(0, 255).to(torch.uint8)
-    if torch.equal(eighth.float() / 255, values):
-        return eighth
+    """The values in the smallest of the three types that holds them exactly."""
+    eight_bit = (values * 255).round().clamp(0, 255).to(torch.uint8)
+    if torch.equal(eight_bit.float() / 255, values):
+        return eight_bit
     half = values.half()
     return half if torch.equal(half.float(), values) else values.contiguous()
 

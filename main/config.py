@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+Gender = Literal["neutral", "male", "female"]
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -13,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 class BodyConfig:
     """Which body model is used (SPEC 7)."""
 
-    gender: str = "male"  # the published system always uses the male file
-    field_gender: str = "neutral"  # the diffused skinning field is made from the neutral file (SPEC 8)
+    gender: Gender = "male"  # the published system always uses the male file
+    field_gender: Gender = "neutral"  # the diffused skinning field is made from the neutral file (SPEC 8)
     n_subdivisions: int | None = None  # None: 2 as published; 1 for the small demo; inference: the snapshot's
 
 

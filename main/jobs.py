@@ -12,8 +12,9 @@ from common.avatar import Avatar
 from common.pose_table import PoseTable
 from common.snapshot_folder import Found
 from common.texture import initial_log_scale, sample_vertex_colors, to_logit
-from common.trainer import FrameKey, PersonModel, avatar_parameter_groups
-from data.dataset import CAPTURED, TEST, Frame, Subject, fitting_list, training_list
+from common.trainer import PersonModel, avatar_parameter_groups
+from data.dataset import CAPTURED, TEST, Subject, fitting_list, training_list
+from data.frame import Frame, FrameKey
 from main.setup import SubjectArgs, load_body, load_field, load_snapshot_person
 
 

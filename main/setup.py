@@ -18,13 +18,14 @@ from common.body_model.body import BodyModel
 from common.body_model.files import load_body_data
 from common.camera import Camera
 from common.checkpoint import Snapshot, find_snapshot, newest_snapshot
+from common.command_line import parse
 from common.errors import UserError, run_command
 from common.evaluation import FIT_SUFFIX
 from common.inference import load_person, subdivisions_of
 from common.io.files import inside
 from common.perceptual import Lpips, load_lpips
 from common.pose_table import PoseTable
-from common.skinning_field import FieldSettings, SkinningField, ensure_skinning_field
+from common.skinning_field import SkinningField, ensure_skinning_field
 from common.trainer import PersonModel
 from data.dataset import Subject
 from main.config import (
@@ -37,12 +38,8 @@ from main.config import (
 )
 from main.config_check import check_config, check_seed
 
-DEMO_SIZES = {
-    "demo": "small",
-    "demo_full": "full",
-    "demo_bench": "bench",
-    "demo_tiny": "tiny",
-}  # made on first use (SPEC 16)
+# Subjects that are made on first use (SPEC 16).
+DEMO_SIZES = {"demo": "small", "demo_full": "full", "demo_bench": "bench", "demo_tiny": "tiny"}
 DEMO_SUBDIVISIONS = {"demo": 1, "demo_full": 2, "demo_bench": 2, "demo_tiny": 1}
 PUBLISHED_SUBDIVISIONS = 2
 
@@ -79,12 +76,7 @@ def run(args_type: type[Args], command: Callable[[Args], None], description: str
     logging.getLogger("numba").setLevel(logging.WARNING)
 
     def main() -> None:
-        args = tyro.cli(
-            args_type,
-            description=description,
-            use_underscores=True,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        args = parse(args_type, description)
         check_subject_id(args.subject_id)
         check_config(args.config)
         check_seed(args.seed)
@@ -137,13 +129,8 @@ def load_field(args: SubjectArgs) -> SkinningField:
     """The diffused skinning field of the body; made on first use."""
     data = load_body_data(body_path(args), args.config.body.field_gender)
     folder = args.skinning_field_path or (demo_field_folder() if args.is_demo else SKINNING_FIELD)
-    settings = args.config.field
-    return ensure_skinning_field(
-        folder,
-        BodyModel(data, 0),
-        FieldSettings(settings.resolution, settings.n_iterations, settings.threshold_m, settings.expansion),
-        device=choose_device(args.device),
-    )
+    device = choose_device(args.device)
+    return ensure_skinning_field(folder, BodyModel(data, 0), args.config.field, device=device)
 
 
 def demo_field_folder() -> Path:

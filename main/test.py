@@ -16,8 +16,9 @@ from common.errors import UserError
 from common.frame_output import write_frame
 from common.io.files import inside
 from common.pose_table import PoseTable
-from common.trainer import FrameKey, PersonModel
+from common.trainer import PersonModel
 from data.dataset import TEST, Subject, fitting_list, rendering_list
+from data.frame import FrameKey
 from main import setup
 
 

@@ -17,12 +17,12 @@ from common.skinning_field import (
     COORDINATE_FILES,
     N_DIFFUSED,
     WEIGHTS_FILE,
-    FieldSettings,
     SkinningField,
     build_skinning_field,
     ensure_skinning_field,
 )
 from common.skinning_lookup import look_up_cpu, look_up_torch
+from main.config import FieldConfig
 
 LookUp = Callable[[Tensor, Tensor, Tensor], Tensor]
 look_ups = pytest.mark.parametrize("look_up", [look_up_cpu, look_up_torch])
@@ -184,10 +184,10 @@ def small_body(n: int = 60, seed: int = 0) -> tuple[Tensor, Tensor]:
     return vertices, weights / weights.sum(1, keepdim=True)
 
 
-SMALL = FieldSettings(resolution=10, n_iterations=3, threshold_m=0.08, expansion=0.3)
+SMALL = FieldConfig(resolution=10, n_iterations=3, threshold_m=0.08, expansion=0.3)
 
 
-def build_by_loops(vertices: np.ndarray, weights: np.ndarray, settings: FieldSettings) -> np.ndarray:
+def build_by_loops(vertices: np.ndarray, weights: np.ndarray, settings: FieldConfig) -> np.ndarray:
     """SPEC 8 word by word."""
     lower, upper = vertices.min(0), vertices.max(0)
     margin = settings.expansion * (upper - lower)
@@ -237,7 +237,7 @@ def test_cells_are_empty_or_sum_to_one() -> None:
 def test_the_first_axis_is_x() -> None:
     vertices = torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 4.0], [0.75, 0.5, 3.0]])
     weights = F.one_hot(torch.tensor([0, 1, 2]), 55).float()
-    field = build_skinning_field(vertices, weights, FieldSettings(9, 0, 0.01, expansion=0.0), progress=False)
+    field = build_skinning_field(vertices, weights, FieldConfig(9, 0, 0.01, expansion=0.0), progress=False)
     assert (field.weights[..., 2] > 0.9).nonzero().tolist() == [[6, 2, 6]]
 
 

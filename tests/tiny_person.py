@@ -19,10 +19,10 @@ from common.joints import JOINTS, N_JOINTS
 from common.objective import Objective
 from common.pose import SmplxParams
 from common.pose_table import PoseTable
-from common.skinning_field import FieldSettings, SkinningField, build_skinning_field
+from common.skinning_field import SkinningField, build_skinning_field
 from common.trainer import PersonModel, Schedule, Trainer, avatar_parameter_groups, make_optimizer
 from data.dataset import Subject, training_list
-from main.config import AvatarConfig, LossConfig, OptimConfig
+from main.config import AvatarConfig, FieldConfig, LossConfig, OptimConfig
 from tests.body_model.bodies import tiny_body_data
 from tests.data.tiny_subject import FRAMES, PATCH, UNLISTED, write_subject
 
@@ -64,7 +64,7 @@ def tiny_camera(
 def tiny_field(body: BodyModel) -> SkinningField:
     """A coarse field without empty cells."""
     vertices = body.neutral_vertices(None, jaw_open=False)
-    settings = FieldSettings(resolution=12, n_iterations=40, threshold_m=0.08)
+    settings = FieldConfig(resolution=12, n_iterations=40, threshold_m=0.08)
     return build_skinning_field(vertices, body.skinning_weights, settings, progress=False)
 
 

@@ -14,10 +14,10 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tyro
 from tqdm import tqdm
 
 from common.checkpoint import newest_snapshot, read_snapshot
+from common.command_line import parse
 from common.demo.truth import Truth, cloth_error_mm, identity_color_error, silhouette_iou
 from common.errors import UserError, run_command
 from common.io.atomic import atomic_path
@@ -125,12 +125,7 @@ class Run:
 
     def score(self, snapshots: Path, renders: Path) -> dict[str, float]:
         """All metrics of a finished run."""
-        config = tyro.cli(
-            Config,
-            args=VARIANTS[self.variant][1],
-            use_underscores=True,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        config = parse(Config, None, VARIANTS[self.variant][1])
         person = SubjectArgs(
             self.args.subject_id, device="cpu", paths=Paths(self.args.subjects), config=config
         )
@@ -151,7 +146,7 @@ class Run:
 
 def main() -> None:
     """Run what is missing, print the table, write ablation.json and ablation.png."""
-    args = tyro.cli(Args, description=__doc__, use_underscores=True)
+    args = parse(Args, __doc__)
     if args.n_seeds < 1 or args.n_jobs < 1:
         raise UserError("--n_seeds and --n_jobs must be 1 or more")
     args.output.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ from typing import Any, Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-import tyro
 
 from common.benchmark.animation import AnimationTimes, measure_animation
 from common.benchmark.rasterizer import RasterizerTimes, measure_rasterizers
@@ -20,6 +19,7 @@ from common.benchmark.start import StartTimes, measure_field, measure_start
 from common.benchmark.table import as_json, as_table
 from common.benchmark.timing import Timer, host_peak_mib, machine
 from common.benchmark.training import StepTimes, measure_step, profile
+from common.command_line import parse
 from common.determinism import make_deterministic, replace_pools
 from common.engine import Shot
 from common.errors import UserError, run_command
@@ -27,10 +27,9 @@ from common.io.atomic import atomic_path
 from common.motion import MotionOptions, load_motion
 from common.objective import Objective
 from common.perceptual import random_lpips
-from common.skinning_field import FieldSettings
 from data.dataset import CAPTURED, GENERATED, Frame, Subject
 from main import setup
-from main.config import DEMO_BODY, ROOT, Paths
+from main.config import DEMO_BODY, ROOT, FieldConfig, Paths
 from main.jobs import Job, training_job
 from main.setup import choose_device, load_body
 from main.train_options import TrainArgs
@@ -102,7 +101,7 @@ def main(args: BenchmarkArgs) -> None:
     if "start" in sections:
         results["start"] = start(train, args.quick)
     if "field" in sections:
-        settings = FieldSettings(resolution=16, n_iterations=5) if args.quick else FieldSettings()
+        settings = FieldConfig(resolution=16, n_iterations=5) if args.quick else FieldConfig()
         results["field"] = measure_field(load_body(train, 0), settings, device)
     if "rasterizer" in sections:
         results["rasterizer"] = rasterizer(args, size, timer)
@@ -196,4 +195,4 @@ def animation(args: BenchmarkArgs, train: TrainArgs, job: Job, timer: Timer) -> 
 
 
 if __name__ == "__main__":
-    run_command(lambda: main(tyro.cli(BenchmarkArgs, description=__doc__, use_underscores=True)))
+    run_command(lambda: main(parse(BenchmarkArgs, __doc__)))

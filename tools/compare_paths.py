@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Annotated
 
@@ -80,9 +81,8 @@ def curve(args: CompareArgs, device: torch.device, is_plain: bool) -> tuple[list
         make_fast(trainer, objective, is_fit=False, low_memory=False)
         if trainer.fast is None:
             raise UserError("fast steps do not work here")
-    keys = [key for epoch in range(args.n_steps) for key in shuffled(job.keys, args.seed, epoch)][
-        : args.n_steps
-    ]
+    endless = (key for epoch in count() for key in shuffled(job.keys, args.seed, epoch))
+    keys = list(islice(endless, args.n_steps))
     frames = {key: pack(subject.load(*key)).to(device) for key in dict.fromkeys(keys)}
     totals, start = [], time.perf_counter()
     for iteration, key in enumerate(keys):

@@ -10,31 +10,30 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tyro
-
 from common.body_model.body import BodyModel
 from common.body_model.files import load_body_data
 from common.checkpoint import read_snapshot
+from common.command_line import parse
 from common.errors import UserError, run_command
 from common.inference import identity_of
 from common.motion import Figure, HandComponents, MotionOptions, load_motion, stage
 from common.motion.folder import write_motion_folder
-from main.config import DEMO_BODY, AnimationConfig, BodyConfig
+from main.config import DEMO_BODY, AnimationConfig, BodyConfig, Gender
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Args(MotionOptions):
     """Options of the conversion."""
 
-    motion_path: Path = tyro.MISSING
+    motion_path: Path
     """The motion: a folder with smplx/params and cam_params, AMASS, SMPL-X parameters."""
-    output: Path = tyro.MISSING
+    output: Path
     """The motion folder to write; it must not exist yet."""
     use_bkg: bool = False
     """Copy the motion's images_bkg, too."""
     human_model_path: Path = DEMO_BODY
     """Folder of the body model files: where root and hands turn about depends on the body."""
-    gender: str = BodyConfig.gender
+    gender: Gender = BodyConfig.gender
     """Gender of the body."""
     snapshot: Path | None = None
     """Snapshot of an avatar, to use its identity instead of the body's template."""
@@ -58,7 +57,7 @@ def load_figure(args: Args) -> Figure:
 def main() -> None:
     """Convert one motion."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    args = tyro.cli(Args, description=__doc__, use_underscores=True, config=(tyro.conf.FlagCreatePairsOff,))
+    args = parse(Args, __doc__)
     if args.output.exists():
         raise UserError(f"{args.output} exists; choose another --output")
     components = HandComponents(args.human_model_path, args.gender)

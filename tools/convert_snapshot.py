@@ -9,9 +9,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tyro
-
 from common.checkpoint import SAFE_SUFFIX, Snapshot, read_snapshot, save_snapshot
+from common.command_line import parse
 from common.errors import UserError, run_command
 from common.safe_snapshot import write_safe_snapshot
 
@@ -41,7 +40,7 @@ def convert(source: Path, output: Path) -> None:
 
 def main() -> None:
     """Convert one file."""
-    args = tyro.cli(Args, description=__doc__, use_underscores=True, config=(tyro.conf.FlagCreatePairsOff,))
+    args = parse(Args, __doc__)
     suffixes = {".pth": SAFE_SUFFIX, SAFE_SUFFIX: ".pth"}
     if args.source.suffix not in suffixes:
         raise UserError(f"--source {args.source}: the name must end in .pth or {SAFE_SUFFIX}")

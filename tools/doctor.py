@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -21,6 +22,7 @@ from common.body_model.body import BodyModel
 from common.body_model.data import BodyData
 from common.body_model.files import load_body_data
 from common.checkpoint import available_epochs, newest_snapshot
+from common.command_line import parse
 from common.doctor.body_files import check_body_files
 from common.doctor.environment import check_environment
 from common.doctor.findings import Findings, report, write_report
@@ -56,7 +58,7 @@ class DoctorArgs:
     """Write all findings as json to this file too."""
     all: bool = False
     """Print every finding, not only the first few of a kind."""
-    config: Config = field(default_factory=Config)
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
     paths: Paths = field(default_factory=Paths)
 
 
@@ -128,10 +130,7 @@ def newest(args: DoctorArgs, common: setup.SubjectArgs) -> Path | None:
 def run() -> None:
     """Parse the command line and run."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    args = tyro.cli(
-        DoctorArgs, description=__doc__, use_underscores=True, config=(tyro.conf.FlagCreatePairsOff,)
-    )
-    sys.exit(main(args))
+    sys.exit(main(parse(DoctorArgs, __doc__)))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tyro
-
+from common.command_line import parse
 from common.demo.cloth_region import cloth_region_psnr
 from common.errors import UserError, run_command
 from common.io.json import write_json
@@ -39,7 +38,7 @@ class Args:
 def main() -> None:
     """Print one table and write it to <output>/result/<subject>_fit_pose_to_test/demo_evaluation.json."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    args = tyro.cli(Args, description=__doc__, use_underscores=True, config=(tyro.conf.FlagCreatePairsOff,))
+    args = parse(Args, __doc__)
     rows = {"trained": evaluate(args, args.paths.output)}
     if args.untrained:
         output = args.paths.output / "untrained"

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
+from common.command_line import parse
 from common.errors import UserError, run_command
 from common.evaluation import evaluate, report, write_evaluation
 from common.perceptual import Lpips, WeightsMissing, load_lpips
@@ -61,4 +60,4 @@ def run(args: EvaluationArgs) -> None:
 def main(description: str) -> None:
     """Parse the command line and run."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    run_command(lambda: run(tyro.cli(EvaluationArgs, description=description, use_underscores=True)))
+    run_command(lambda: run(parse(EvaluationArgs, description)))

@@ -9,10 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import tyro
-
 from common.body_model.export import export_smplx_model
 from common.body_model.files import read_body_data
+from common.command_line import parse
 from common.errors import run_command
 
 
@@ -28,7 +27,7 @@ class Options:
 
 def main() -> None:
     """Convert one file."""
-    options = tyro.cli(Options, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+    options = parse(Options, Options.__doc__)
     export_smplx_model(read_body_data(options.body), options.output)
     print(f"wrote {options.output}")
 

@@ -10,8 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import tyro
-
+from common.command_line import parse
 from common.demo.demo_body import make_demo_body
 from common.errors import run_command
 
@@ -30,11 +29,12 @@ class Options:
     n_shapes: int = 16
     """Shape coefficients kept."""
     seed: int = 0
+    """Which random adults."""
 
 
 def main() -> None:
     """Make the demo body."""
-    options = tyro.cli(Options, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+    options = parse(Options, Options.__doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     make_demo_body(options.output, options.n_samples, options.n_shapes, options.seed)
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tyro
-
 from common.body_model.body import BodyModel
 from common.body_model.files import load_body_data
+from common.command_line import parse
 from common.demo.walk_and_wave import make_walk_and_wave, write_walk_and_wave
 from common.errors import run_command
 from common.motion import Figure
@@ -28,7 +27,7 @@ class Args:
 
 def main() -> None:
     """Make and write the motion."""
-    args = tyro.cli(Args, description=__doc__, use_underscores=True, config=(tyro.conf.FlagCreatePairsOff,))
+    args = parse(Args, __doc__)
     body = BodyModel(load_body_data(DEMO_BODY, "neutral"), 0)
     write_walk_and_wave(args.output, make_walk_and_wave(Figure.of_body(body)))
     print(args.output)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tyro
-
+from common.command_line import parse
 from common.demo.subject import make_demo_subject
 from common.errors import run_command
 
@@ -22,8 +22,9 @@ class Args:
 
     output: Path = ROOT / "data" / "subjects" / "demo"
     """Folder to be made."""
-    size: str = "small"
-    """small: 320 x 240, for a CPU; full: 1024 x 576, for a GPU; tiny: 96 x 64, for tests of commands only."""
+    size: Literal["tiny", "small", "bench", "full"] = "small"
+    """small: 320 x 240, for a CPU; full: 1024 x 576, for a GPU; bench: frames as large, but few; tiny: 96 x 64, for
+    tests of commands only."""
     seed: int = 0
     """Person, clothes, motions and flaws follow from it."""
     overwrite: bool = False
@@ -32,9 +33,7 @@ class Args:
 
 def main() -> None:
     """Parse the command line and make the subject."""
-    args = tyro.cli(
-        Args, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff), use_underscores=True
-    )
+    args = parse(Args, Args.__doc__)
     make_demo_subject(args.output, args.size, args.seed, args.overwrite)
     print(f"wrote {args.output}")
 

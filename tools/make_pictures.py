@@ -9,9 +9,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-import tyro
 from torch import Tensor
 
+from common.command_line import parse
 from common.errors import UserError, run_command
 from common.io.image import read_rgb, write_image
 from common.io.video import read_video
@@ -36,7 +36,7 @@ class Args:
 
 def main() -> None:
     """Write the picture."""
-    args = tyro.cli(Args, description=__doc__, use_underscores=True)
+    args = parse(Args, __doc__)
     results = args.paths.output / "result"
     rows = [
         photo_row(results / args.subject_id),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from common.body_model.body import BodyModel
 from common.body_model.files import load_body_data
+from common.command_line import parse
 from common.doctor.picture import overlay
 from common.doctor.reprojection import view_body
 from common.errors import run_command
@@ -39,13 +41,13 @@ class PictureArgs:
     """The picture."""
     human_model_path: Path | None = None
     """Folder of the body model files (default: common/human_model_files; the demo body for the demo)."""
-    config: Config = field(default_factory=Config)
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
     paths: Paths = field(default_factory=Paths)
 
 
 def main() -> None:
     """Write the picture."""
-    args = tyro.cli(PictureArgs, description=__doc__, use_underscores=True)
+    args = parse(PictureArgs, __doc__)
     setup.check_subject_id(args.subject_id)
     common = setup.SubjectArgs(
         args.subject_id, human_model_path=args.human_model_path, paths=args.paths, config=args.config

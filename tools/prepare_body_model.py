@@ -5,15 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import tyro
-
 from common.body_model.files import convert_licensed_files, save_runtime_file
+from common.command_line import parse
 from common.errors import run_command
+from main.config import Gender
 
 
 @dataclass(frozen=True)
@@ -22,13 +21,13 @@ class Options:
 
     human_model_path: Path = ROOT / "common" / "human_model_files"
     """Folder with smplx/ and flame/ inside, laid out as their sites' downloads."""
-    gender: tuple[Literal["neutral", "male", "female"], ...] = ("male", "neutral")
+    gender: tuple[Gender, ...] = ("male", "neutral")
     """Bodies to convert; the avatar uses male, the skinning field neutral."""
 
 
 def main() -> None:
     """Convert each gender asked for."""
-    options = tyro.cli(Options, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+    options = parse(Options, __doc__)
     for gender in options.gender:
         data = convert_licensed_files(options.human_model_path, gender)
         target = save_runtime_file(data, options.human_model_path, gender)

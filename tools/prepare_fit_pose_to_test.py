@@ -1,19 +1,15 @@
 """Start pose fitting: copy the last snapshot, as epoch 0, to `<root_path>_fit_pose_to_test` (SPEC 2)."""
 
+from __future__ import annotations
+
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tyro
-
-from common.checkpoint import (
-    available_epochs,
-    newest_snapshot,
-    read_snapshot,
-    snapshot_path,
-)
+from common.checkpoint import available_epochs, newest_snapshot, read_snapshot, snapshot_path
+from common.command_line import parse
 from common.errors import UserError, run_command
 from common.evaluation import FIT_SUFFIX
 from common.run_lock import run_lock
@@ -25,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Args:
+    """Options of the preparation."""
+
     root_path: Path
     """Folder of the subject's snapshots: output/model_dump/S."""
     overwrite: bool = False
@@ -50,7 +48,8 @@ def prepare(root_path: Path, overwrite: bool = False) -> Path:
 
 
 def main() -> None:
-    args = tyro.cli(Args, description=__doc__, use_underscores=True, config=(tyro.conf.FlagCreatePairsOff,))
+    """Parse the command line and copy."""
+    args = parse(Args, __doc__)
     folder = args.root_path if args.root_path.is_dir() else ROOT / args.root_path
     if not folder.is_dir():
         raise UserError(f"--root_path {args.root_path} is not a folder; give output/model_dump/<subject>")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from common.body_model.body import BodyModel
 from common.body_model.files import load_body_data
+from common.command_line import parse
 from common.errors import UserError, run_command
 from common.subject_textures import chosen_frames, texture_files, unwrap_split, view_problems, write_textures
 from data.frame import CAPTURED, FrameFiles
@@ -41,15 +42,13 @@ class UnwrapArgs:
     """Replace textures that are there."""
     human_model_path: Path | None = None
     """Folder of the body model files (default: common/human_model_files; the demo body for the demo)."""
-    config: Config = field(default_factory=Config)
+    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
     paths: Paths = field(default_factory=Paths)
 
 
 def main() -> None:
     """Write the textures and say how much of the body was seen."""
-    args = tyro.cli(
-        UnwrapArgs, description=__doc__, use_underscores=True, config=(tyro.conf.FlagCreatePairsOff,)
-    )
+    args = parse(UnwrapArgs, __doc__)
     common = check(args)
     subject = setup.open_subject(common)
     folder = subject.root / args.split

@@ -16,8 +16,8 @@ def main() -> None:
     done = {"python": time.time() - started}
 
     import torch
-    import tyro
 
+    from common.command_line import parse
     from common.run_state import seed_everything
     from common.trainer import shuffled
     from data.dataset import TRAIN_SPLITS
@@ -27,7 +27,7 @@ def main() -> None:
     from main.train_setup import make_trainer
 
     done["imports"] = time.time() - started
-    args = tyro.cli(TrainArgs, use_underscores=True, config=(tyro.conf.FlagCreatePairsOff,))
+    args = parse(TrainArgs, __doc__)
     device = setup.choose_device(args.device)
     seed_everything(args.seed)
     subject = setup.open_subject(args)

@@ -16,6 +16,7 @@ from common.gaussians import Gaussians
 from common.rasterizer import rasterize
 
 logger = logging.getLogger(__name__)
+OURS = "this repository"
 NOT_INSTALLED = "not installed"
 
 
@@ -48,7 +49,7 @@ def measure_rasterizers(
     others: dict[str, Callable[[Gaussians, Camera], Draw]] = {"gsplat": _gsplat}
     if n_channels == 3:  # it knows no other number
         others["mip-splatting"] = _mip_splatting
-    rows = [_measure("this repository", ours, gaussians, n_channels, timer)]
+    rows = [_measure(OURS, ours, gaussians, n_channels, timer)]
     if not timer.is_cuda:
         return rows
     for name, prepare in others.items():
@@ -57,7 +58,8 @@ def measure_rasterizers(
         except ImportError:
             rows.append(RasterizerTimes(name, n_channels, None, None, None, None, NOT_INSTALLED))
         except Exception as error:  # noqa: BLE001 - a package of others that fails is only not compared
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+            first_line, *_ = str(error).strip().splitlines() or [""]
+            reason = f"{type(error).__name__}: {first_line}"
             logger.warning("%s cannot be measured: %s", name, reason)
             rows.append(RasterizerTimes(name, n_channels, None, None, None, None, reason))
     return rows

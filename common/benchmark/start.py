@@ -13,7 +13,8 @@ import torch
 
 from common.body_model.body import BodyModel
 from common.errors import UserError
-from common.skinning_field import FieldSettings, build_skinning_field
+from common.skinning_field import build_skinning_field
+from main.config import FieldConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = "import sys; sys.path.insert(0, {root!r}); from common.benchmark.first_step import main; main()"
@@ -42,11 +43,11 @@ def _start(options: list[str]) -> dict[str, float]:
     return times
 
 
-def measure_field(body: BodyModel, settings: FieldSettings, device: torch.device) -> float:
+def measure_field(body: BodyModel, settings: FieldConfig, device: torch.device) -> float:
     """Seconds to compute the field of a body on a device, in memory, after a warm-up at a low resolution."""
     vertices = body.neutral_vertices(None, jaw_open=False).to(device)
     weights = body.skinning_weights.to(device)
-    build_skinning_field(vertices, weights, FieldSettings(resolution=8, n_iterations=2), progress=False)
+    build_skinning_field(vertices, weights, FieldConfig(resolution=8, n_iterations=2), progress=False)
     start = time.perf_counter()
     field = build_skinning_field(vertices, weights, settings, progress=False)
     float(field.weights[0, 0, 0, 0])  # waits for the device

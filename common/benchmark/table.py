@@ -7,11 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from common.benchmark.animation import AnimationTimes
-from common.benchmark.rasterizer import RasterizerTimes
+from common.benchmark.rasterizer import OURS, RasterizerTimes
 from common.benchmark.start import StartTimes
 from common.benchmark.training import StepTimes
-
-OURS = "this repository"
 
 
 def _cell(value: float | None) -> str:

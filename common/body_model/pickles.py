@@ -254,9 +254,8 @@ class _Converter:
 
     def __init__(self, max_elements: int) -> None:
         self._max_elements = max_elements
-        self._done: dict[
-            int, tuple[Any, Any]
-        ] = {}  # id -> what was converted (so that it stays alive), result
+        # id -> what was converted (so that it stays alive), result
+        self._done: dict[int, tuple[Any, Any]] = {}
 
     def __call__(self, value: Any) -> Any:
         if isinstance(value, _PLAIN_TYPES):

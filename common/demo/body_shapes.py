@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.demo.body_rig import mirrored_joints
+from common.demo.subject_surface import smoothstep
 from common.joints import JOINTS, N_EXPR, joint_index
 
 # The first ten expression directions: combinations of face units at coefficient 1.
@@ -63,14 +64,8 @@ def faded_behind_the_jaw(dirs: np.ndarray, template: np.ndarray) -> np.ndarray:
     """
     moves = np.abs(dirs).max(axis=(1, 2)) > 0
     behind = template[moves, 2].max() - template[:, 2]
-    side = _smooth_step(np.abs(template[:, 0]), *_FADE_SIDE_M)
-    return dirs * (1 - side * _smooth_step(behind, *_FADE_DEPTH_M))[:, None, None]
-
-
-def _smooth_step(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    """0 below `low`, 1 above `high`, smooth between."""
-    t = np.clip((x - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
+    side = smoothstep(np.abs(template[:, 0]), *_FADE_SIDE_M)
+    return dirs * (1 - side * smoothstep(behind, *_FADE_DEPTH_M))[:, None, None]
 
 
 def symmetrised(points: np.ndarray, mirror: np.ndarray) -> np.ndarray:

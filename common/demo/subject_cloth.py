@@ -89,9 +89,8 @@ class Cloth:
         around_arm = np.arctan2(self._from_arm[:, 1], self._from_arm[:, 2])
         around_leg = np.arctan2(self._from_leg[:, 0], self._from_leg[:, 2])
         around_trunk = np.arctan2(self._from_trunk[:, 0], self._from_trunk[:, 2])
-        inward = np.clip(
-            -self._from_leg[:, 0] * np.where(surface.is_left, 1, -1), 0, 1
-        )  # towards the other leg
+        # Towards the other leg there is less room.
+        inward = np.clip(-self._from_leg[:, 0] * np.where(surface.is_left, 1, -1), 0, 1)
         room = 1 - 0.45 * inward
 
         sleeve = cut.sleeve_flare_m * self._along_sleeve**1.6

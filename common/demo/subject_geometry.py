@@ -32,9 +32,8 @@ def random_identity(
     joint_offset = rng.normal(0, JOINT_OFFSET_M / np.sqrt(3), (N_JOINTS, 3))
     joint_offset[list(FINGER_JOINTS)] *= 0.1
     joint_offset[[0, *(joint_index(name) for name in ("jaw", "left_eye", "right_eye"))]] = 0
-    face_offset = face_variation(surface, landmarks, rng, FACE_OFFSET_M)[
-        : body.n_vertices
-    ]  # old ones come first
+    variation = face_variation(surface, landmarks, rng, FACE_OFFSET_M)
+    face_offset = variation[: body.n_vertices]  # the body's own vertices come first
     return Identity(
         torch.tensor(shape, dtype=torch.float32),
         torch.from_numpy(face_offset),
@@ -53,9 +52,8 @@ def face_variation(
     displacement = np.sin(position @ waves.T + phases) @ directions
     displacement[:, 0] *= np.sign(surface.position[:, 0]) * smoothstep(position[:, 0], 0, 0.01)
     eye = landmarks.joint("left_eye") + np.array([0.0, 0.0, 0.012])  # the opening, before the eye's centre
-    is_front = smoothstep(
-        surface.position[:, 2], eye[2] - 0.09, eye[2] - 0.03
-    )  # the mouth's inside goes along
+    # Far enough back that the mouth's inside moves along.
+    is_front = smoothstep(surface.position[:, 2], eye[2] - 0.09, eye[2] - 0.03)
     from_eye = np.linalg.norm(position - eye, axis=1)
     weight = surface.head * is_front * (1 - np.exp(-((from_eye / 0.024) ** 4))) * (surface.eye < 0.01)
     return (size_m * weight[:, None] * displacement).astype(np.float32)
@@ -76,13 +74,11 @@ class TrueSubject:
         to_neutral = joint_transforms(neutral_pose.rotation, joints, body.parents)
         self._joints = joints
         self._neutral_to_zero = torch.linalg.inv(to_neutral)
-        self._turn = blend_transforms(body.skinning_weights_high, to_neutral)[
-            :, :, :3
-        ]  # (N, 3, 3) zero to neutral
+        blended = blend_transforms(body.skinning_weights_high, to_neutral)
+        self._turn = blended[:, :, :3]  # (N, 3, 3) zero to neutral
         naked = body.subdivider.interpolate(body.neutral_vertices(identity, jaw_open=False))
-        self.static_offset = (
-            self._dress(naked, cut) - naked
-        )  # (N, 3) neutral pose: hair, shoes, clothes at rest
+        # (N, 3) neutral pose: hair, shoes, clothes at rest
+        self.static_offset = self._dress(naked, cut) - naked
         self.neutral = naked + self.static_offset
 
     def _dress(self, naked: Tensor, cut: Cut) -> Tensor:

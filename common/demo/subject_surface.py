@@ -24,9 +24,6 @@ class Landmarks:
     joints: np.ndarray  # (55, 3)
     crotch_y: float
     floor_y: float
-    crown_y: float
-    chest_z: float  # frontmost point of the trunk
-    back_z: float
 
     def joint(self, name: str) -> np.ndarray:
         """One joint's position (3,)."""
@@ -91,14 +88,10 @@ def find_landmarks(body: BodyModel) -> Landmarks:
     hip_y = joints[joint_index("left_hip"), 1]
     near_middle = (np.abs(vertices[:, 0]) < 0.004) & (trunk + legs > 0.9) & (vertices[:, 1] < hip_y + 0.02)
     crotch_y = vertices[near_middle, 1].min() if near_middle.any() else hip_y - 0.08
-    chest = trunk > 0.9
     return Landmarks(
         joints=joints,
         crotch_y=float(crotch_y),
         floor_y=float(vertices[:, 1].min()),
-        crown_y=float(vertices[:, 1].max()),
-        chest_z=float(vertices[chest, 2].max()),
-        back_z=float(vertices[chest, 2].min()),
     )
 
 

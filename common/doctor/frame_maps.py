@@ -9,14 +9,10 @@ import numpy as np
 from common.doctor.findings import Findings
 from common.doctor.reprojection import BodyView
 
-EMPTY_SHARE, FULL_SHARE = (
-    0.002,
-    0.98,
-)  # of the image: a mask with less shows nobody, one with more cuts nothing out
+# Of the image: a mask with less shows nobody, one with more cuts nothing out.
+EMPTY_SHARE, FULL_SHARE = 0.002, 0.98
 GOOD_COVERAGE, LOW_COVERAGE = 0.9, 0.5  # of the person: where depth, normals and parts should be valid
-OUTSIDE_SHARE = (
-    0.3  # of the valid pixels: more than this outside the mask, and background is taken for the person
-)
+OUTSIDE_SHARE = 0.3  # of the valid pixels: with more outside the mask, background is taken for the person
 UNIT_TOLERANCE, OFF_UNIT_SHARE = 0.1, 0.05
 REVERSED = -0.2  # correlation with the body below which an axis is taken to be reversed
 MIN_SPREAD = 0.02  # metres or unit normals: less structure of the body than this tells no direction

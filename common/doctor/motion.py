@@ -14,7 +14,6 @@ from common.motion import HandComponents, Motion, load_motion
 
 JUMP_RAD, JUMP_M = 1.5, 0.5  # from frame to frame, of the root or a body joint
 MAX_ANGLE, MAX_TRANS_M, MAX_EXPR = 2 * math.pi, 100.0, 10.0
-N_BODY_JOINTS = 22
 
 
 def check_motion(findings: Findings, path: Path, components: HandComponents | None = None) -> None:

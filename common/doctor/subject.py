@@ -22,6 +22,7 @@ from common.errors import UserError
 from common.evaluation import find_ground_truth
 from common.io.array import read_array
 from common.io.image import read_mask, read_rgb
+from common.io.json import read_numbers
 from common.io.parameters import read_camera, read_smplx_params
 from common.pose import SmplxParams
 from data.dataset import GENERATED, TEST, TRAIN_SPLITS, Subject
@@ -204,8 +205,6 @@ def _check_photo(
 
 
 def _box(path: Path) -> tuple[float, float, float, float]:
-    from common.io.json import read_numbers
-
     x, y, width, height = read_numbers(path, (4,)).tolist()
     return x, y, width, height
 

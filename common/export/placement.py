@@ -36,10 +36,8 @@ class Placement:
     @staticmethod
     def of_motion(first: Camera, up: Up) -> Placement:
         """From a motion's world: origin and axes of its first camera, the top of its picture being up."""
-        axes = torch.tensor(_FROM_Y_UP[up]) @ torch.tensor(
-            _FROM_Y_UP["minus_y"]
-        )  # the flip is its own inverse
-        axes = axes.to(first.R)
+        to_y_up = torch.tensor(_FROM_Y_UP["minus_y"])  # the flip is its own inverse
+        axes = (torch.tensor(_FROM_Y_UP[up]) @ to_y_up).to(first.R)
         return Placement(axes @ first.R, axes @ first.t)
 
     def to(self, *args: Any) -> Placement:

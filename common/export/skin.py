@@ -90,8 +90,7 @@ def posed_skeleton(
 @torch.no_grad()
 def skinned_vertices(skin: Skin, skeleton: SkeletonPose, avatar: Avatar) -> Tensor:
     """Vertices (N, 3) of the skin in a pose by plain linear blend skinning."""
-    rest = torch.cat([skeleton.root_translation[None], skin.rest_joints[1:] - skin.rest_joints[:1]])
-    rest = torch.cat([rest[:1], rest[1:] + skeleton.root_translation])
+    rest = skin.rest_joints - skin.rest_joints[:1] + skeleton.root_translation
     transforms = global_transforms(skeleton.rotation, rest, avatar) @ skin.inverse_bind
     weights = torch.zeros(len(skin.vertices), N_JOINTS).to(skin.vertices)
     weights.scatter_add_(1, skin.joint_index, skin.joint_weight)

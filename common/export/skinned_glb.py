@@ -14,7 +14,8 @@ from torch import Tensor
 
 from common.export.glb import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, GlbBuffer
 from common.export.skin import MIN_SHAPE_M, SkeletonPose, Skin
-from common.export.uv_texture import UvMesh, as_png
+from common.export.uv_texture import UvMesh
+from common.io.image import as_png
 from common.joints import JOINTS, N_JOINTS, PARENTS
 from common.mesh import vertex_normals
 

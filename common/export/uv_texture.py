@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from common.body_model.body import BodyModel
 from common.camera import Camera
-from common.io.image import to_uint8
 from common.mesh import Subdivider
 from common.rasterizer.mesh import interpolate_mesh, rasterize_mesh
 
@@ -50,10 +47,3 @@ def bake_texture(mesh: UvMesh, colors: Tensor, size: int) -> Tensor:
     is_empty = (fragments.face_index < 0).numpy()
     rows, columns = distance_transform_edt(is_empty, return_distances=False, return_indices=True)
     return texture[:, torch.from_numpy(rows), torch.from_numpy(columns)]
-
-
-def as_png(texture: Tensor) -> bytes:
-    """A texture (3, H, W) in [0, 1] as the bytes of an 8-bit .png file."""
-    file = io.BytesIO()
-    Image.fromarray(to_uint8(texture)).save(file, "PNG")
-    return file.getvalue()

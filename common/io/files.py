@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import BinaryIO
 
 from common.errors import UserError
+
+FRAME_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")  # as in file names: no leading zeros
 
 
 def open_file(path: Path) -> BinaryIO:

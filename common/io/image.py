@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 import zlib
@@ -83,6 +84,13 @@ def _read(path: Path, size: tuple[int, int] | None) -> np.ndarray:
         _check_size(path, (image.height, image.width), size)
         image.info.pop("transparency", None)  # is dropped anyway; Pillow warns of some kinds
         return np.array(image.convert("RGB"))
+
+
+def as_png(image: Tensor) -> bytes:
+    """An image (3, H, W) or (1, H, W) in [0, 1] as the bytes of an 8-bit .png file."""
+    file = io.BytesIO()
+    Image.fromarray(to_uint8(image)).save(file, "PNG")
+    return file.getvalue()
 
 
 @contextmanager

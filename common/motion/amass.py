@@ -24,9 +24,7 @@ from common.motion.motion import Motion, from_rotation_vectors
 FORMAT = "AMASS"
 LAYOUTS = {165: "SMPL-X", 156: "SMPL+H", 72: "SMPL", 66: "body only"}
 _PARTS = {"root_orient": 3, "pose_body": 63, "pose_jaw": 3, "pose_eye": 6, "pose_hand": 90}  # SMPL-X order
-_N_BODY = (
-    22  # joints that SMPL, SMPL+H and SMPL-X share, in the same order; SMPL's two hand joints are dropped
-)
+_N_BODY = 22  # joints that SMPL, SMPL+H and SMPL-X share, in this order; SMPL's two hand joints are dropped
 _FIRST_FINGER = 25
 _BEAT2 = {"poses", "expressions", "model"}  # together in no file of AMASS
 AIST_FPS, MOTIONX_FPS = 60.0, 30.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 
 from common.errors import UserError
 from common.io.atomic import atomic_path
+from common.io.files import FRAME_INDEX
 from common.io.image import check_image, image_size
 from common.io.json import numbers, read_json_object
 from common.io.parameters import read_camera, read_smplx_params, write_camera, write_smplx_params
@@ -17,7 +17,6 @@ from common.motion.motion import Motion, stack_params
 from common.motion.options import MotionOptions, check_render_size
 
 FORMAT = "motion folder"
-_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def is_motion_folder(path: Path) -> bool:
@@ -98,4 +97,6 @@ def _indices(folder: Path, suffix: str) -> list[int]:
     """Frame indices of a folder's files `<i><suffix>`, increasing."""
     if not folder.is_dir():
         return []
-    return sorted(int(p.stem) for p in folder.iterdir() if p.suffix == suffix and _INDEX.fullmatch(p.stem))
+    return sorted(
+        int(p.stem) for p in folder.iterdir() if p.suffix == suffix and FRAME_INDEX.fullmatch(p.stem)
+    )

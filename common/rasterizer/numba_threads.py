@@ -24,7 +24,7 @@ def torch_threads() -> Iterator[None]:
         try:
             yield
         finally:
-            if (
-                torch.get_num_threads() != n_threads
-            ):  # numba's OpenMP pool sets torch's number too, on its first use
-                torch.set_num_threads(n_threads)  # which the last bits of torch's results depend on
+            # numba's OpenMP pool sets torch's number too, on its first use, and the last bits of torch's results
+            # depend on it.
+            if torch.get_num_threads() != n_threads:
+                torch.set_num_threads(n_threads)

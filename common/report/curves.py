@@ -33,9 +33,8 @@ def read_curves(folder: Path) -> list[Curve]:
     """
     if not folder.is_dir():
         return []
-    from tensorboard.backend.event_processing.event_accumulator import (
-        EventAccumulator,  # late: slow to import
-    )
+    # Late: importing it is slow.
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells where files end
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})

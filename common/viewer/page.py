@@ -19,8 +19,9 @@ from common.camera import Camera
 from common.errors import UserError
 from common.export.placement import Placement
 from common.export.splats import write_splat_ply
+from common.io.image import as_png
 from common.viewer.panel import Panel, Save
-from common.viewer.picture import FOV, eye_camera, first_view, picture, png
+from common.viewer.picture import FOV, eye_camera, first_view, picture
 from common.viewer.scene import Scene
 from common.viewer.splats import (
     UNITS_PER_METRE,
@@ -176,9 +177,8 @@ class Page:
 
     def _snapshot(self, client: viser.ClientHandle) -> tuple[str, bytes]:
         state, eye = self.panel.state(), _eye_of(client)
-        return self._file_name(state, "png"), png(
-            picture(self._scene.gaussians(state, eye), eye, state.background).cpu()
-        )
+        image = picture(self._scene.gaussians(state, eye), eye, state.background)
+        return self._file_name(state, "png"), as_png(image)
 
     def _export(self) -> tuple[str, bytes]:
         """The splats in the axes of `main/export.py`."""

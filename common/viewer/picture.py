@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from torch import Tensor
 from common.camera import Camera
 from common.errors import UserError
 from common.gaussians import Gaussians
-from common.io.image import to_uint8
 from common.renders import Channel, over, render
 from common.viewer.state import up_of
 
@@ -69,12 +67,3 @@ def picture(gaussians: Gaussians, eye: Camera, background: tuple[int, int, int])
     view = render(gaussians, eye, {"image": Channel(gaussians.rgb), "mask": Channel(ones)})
     colour = gaussians.rgb.new_tensor(background)[:, None, None] / 255
     return over(view["image"], view["mask"], colour).clamp(0, 1)
-
-
-def png(image: Tensor) -> bytes:
-    """An image (3, H, W) in [0, 1] as the content of a .png file."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(to_uint8(image)).save(buffer, "PNG")
-    return buffer.getvalue()

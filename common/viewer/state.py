@@ -23,10 +23,9 @@ MAX_EXPRESSION = 5.0
 class PoseEdit:
     """What the sliders add to a pose."""
 
-    angles: Mapping[str, Angles] = field(
-        default_factory=dict
-    )  # joint -> turns about its x, y, z axes, degrees
-    expression: Mapping[int, float] = field(default_factory=dict)  # coefficient -> added value
+    # Joint -> turns about its x, y, z axes, degrees; coefficient -> added value.
+    angles: Mapping[str, Angles] = field(default_factory=dict)
+    expression: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

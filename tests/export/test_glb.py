@@ -19,7 +19,8 @@ from common.export.formats import FormatOptions
 from common.export.model import ModelMotion, write_model
 from common.export.placement import Placement
 from common.export.skin import skin_of, skinning_error
-from common.export.uv_texture import UvMesh, as_png, bake_texture
+from common.export.uv_texture import UvMesh, bake_texture
+from common.io.image import as_png
 from common.joints import JOINTS, PARENTS
 from common.pose import SmplxPose
 from main.config import DEMO_BODY

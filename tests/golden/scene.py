@@ -18,8 +18,8 @@ from common.body_model.identity import Identity
 from common.camera import Camera
 from common.mesh import NeighbourLists
 from common.pose import SmplxParams
-from common.skinning_field import FieldSettings, SkinningField, build_skinning_field
-from main.config import AvatarConfig
+from common.skinning_field import SkinningField, build_skinning_field
+from main.config import AvatarConfig, FieldConfig
 
 Golden = Callable[[str], dict[str, np.ndarray]]
 GoldenPath = Callable[[str], Path]
@@ -56,7 +56,7 @@ def load_field(golden: Golden) -> SkinningField:
 def build_field(stored: dict[str, np.ndarray], case: str) -> SkinningField:
     """Field a, b or c built from the stored vertices and weights."""
     resolution, n_iterations, threshold, expansion = stored[f"args_{case}"].tolist()
-    settings = FieldSettings(int(resolution), int(n_iterations), threshold, expansion)
+    settings = FieldConfig(int(resolution), int(n_iterations), threshold, expansion)
     return build_skinning_field(tensor(stored["verts"]), tensor(stored["weights"]), settings, progress=False)
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from common.body_model.body import BodyModel
 from common.body_model.files import convert_licensed_files
-from common.skinning_field import FieldSettings, SkinningField, build_skinning_field
+from common.skinning_field import SkinningField, build_skinning_field
+from main.config import FieldConfig
 from tests.golden.scene import build_field
 
 Arrays = dict[str, np.ndarray]
@@ -76,7 +77,7 @@ def test_the_tool_makes_the_stored_field(
 def test_fixed_cells_are_those_near_a_vertex(stored: Arrays) -> None:
     """No diffusion: what has weights is fixed. Single cells lie at the threshold to rounding."""
     resolution, _, threshold, expansion = stored["args_a"].tolist()
-    settings = FieldSettings(int(resolution), 0, threshold, expansion)
+    settings = FieldConfig(int(resolution), 0, threshold, expansion)
     vertices, weights = torch.from_numpy(stored["verts"]), torch.from_numpy(stored["weights"])
     found = build_skinning_field(vertices, weights, settings, progress=False).weights.sum(-1) > 0.5
     assert (found.numpy() != stored["fixed_cells_a"]).sum() <= 2

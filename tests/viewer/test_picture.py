@@ -14,7 +14,8 @@ from PIL import Image
 from common.camera import Camera
 from common.errors import UserError
 from common.gaussians import Gaussians
-from common.viewer.picture import FOV, MAX_SIDE_PX, eye_camera, first_view, picture, png
+from common.io.image import as_png
+from common.viewer.picture import FOV, MAX_SIDE_PX, eye_camera, first_view, picture
 from common.viewer.splats import UNITS_PER_METRE, page_centers, page_colours, page_covariances, smallest_scale
 
 
@@ -55,7 +56,7 @@ def test_pictures_have_a_largest_size():
 def test_a_snapshot_shows_colour_over_the_background():
     eye = eye_camera([1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0], 1.0, 40, 60)
     red = Gaussians(torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([[0.2]]), torch.tensor([[1.0, 0.0, 0.0]]))
-    image = np.asarray(Image.open(io.BytesIO(png(picture(red, eye, (0, 128, 255))))))
+    image = np.asarray(Image.open(io.BytesIO(as_png(picture(red, eye, (0, 128, 255))))))
     assert image.shape == (40, 60, 3)
     assert image[0, 0].tolist() == [0, 128, 255]
     assert image[20, 30, 0] > 240 and image[20, 30, 2] < 15

@@ -11,12 +11,12 @@ from typing import Literal
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import tyro
-
 from common.body_model.body import BodyModel
 from common.body_model.files import load_body_data
+from common.command_line import parse
 from common.errors import UserError, run_command
-from common.skinning_field import FieldSettings, build_skinning_field
+from common.skinning_field import build_skinning_field
+from main.config import FieldConfig
 from main.setup import choose_device
 
 
@@ -28,13 +28,13 @@ class Arguments:
     """folder of the body model files; data/demo_body for the demo body"""
     output: Path = Path(__file__).resolve().parent
     """folder to write to"""
-    resolution: int = FieldSettings.resolution
+    resolution: int = FieldConfig.resolution
     """grid points along each axis"""
-    iterations: int = FieldSettings.n_iterations
+    iterations: int = FieldConfig.n_iterations
     """diffusion steps"""
-    threshold: float = FieldSettings.threshold_m
+    threshold: float = FieldConfig.threshold_m
     """metres: grid points nearer than this to a vertex are fixed to its weights"""
-    expansion: float = FieldSettings.expansion
+    expansion: float = FieldConfig.expansion
     """growth of the bounding box on every side, as a fraction of its size"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where to compute; auto takes a GPU if there is one"""
@@ -42,14 +42,14 @@ class Arguments:
 
 def main() -> None:
     """Read the neutral-gender body, build its field, save it."""
-    args = tyro.cli(Arguments, description=Arguments.__doc__, use_underscores=True)
+    args = parse(Arguments, Arguments.__doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if args.resolution < 2 or args.iterations < 0 or not args.threshold > 0 or not args.expansion >= 0:
         raise UserError(
             "--resolution must be 2 or more, --iterations and --expansion 0 or more, --threshold above 0"
         )
     body = BodyModel(load_body_data(args.human_model_path, "neutral"), n_subdivisions=0)
-    settings = FieldSettings(args.resolution, args.iterations, args.threshold, args.expansion)
+    settings = FieldConfig(args.resolution, args.iterations, args.threshold, args.expansion)
     device = choose_device(args.device)
     vertices = body.neutral_vertices(None, jaw_open=False).to(device)
     build_skinning_field(vertices, body.skinning_weights.to(device), settings).save(args.output)
