@@ -8,8 +8,6 @@ import re
 from collections.abc import Sequence
 from typing import TypeVar
 
-import tyro
-
 from common.errors import UserError
 
 Args = TypeVar("Args")
@@ -28,6 +26,7 @@ def parse(args_type: type[Args], description: str | None, args: Sequence[str] | 
 
     Option names keep their underscores; a flag has no negative twin. --help prints its text and exits.
     """
+    import tyro  # late: importing it is slow
 
     def cli() -> Args:
         return tyro.cli(
@@ -52,7 +51,8 @@ def one_line(box: str) -> str:
     """The message in one of tyro's framed error texts: what is wrong, options that may be meant, and --help."""
     lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
     message, *others = (" ".join(part.split()) for part in re.split(r"─{3,}", "\n".join(lines)))
+    unknown = "".join(f"; {part}" for part in others if part.startswith("Unrecognized options"))
     similar = [name for part in others if "Perhaps you meant" in part for name in _OPTION.findall(part)]
     perhaps = ", ".join(dict.fromkeys(similar[:_MAX_SUGGESTIONS]))
     hint = f"perhaps {perhaps} is meant; " if perhaps else ""
-    return f"{message.removesuffix('.')}; {hint}--help lists all options"
+    return f"{message.removesuffix('.')}{unknown}; {hint}--help lists all options"

@@ -50,6 +50,7 @@ def test_help_is_printed_with_its_description(capsys):
         ),
         (["--subject_id", "a", "--device", "tpu"], ["'tpu'", "--device", "'auto', 'cpu'"]),
         (["--subject_id", "a", "--optim.n_epochs", "x"], ["--optim.n_epochs", "'x'"]),
+        (["--bogus"], ["Missing", "--subject_id", "Unrecognized options: --bogus;"]),
         (["--subject_id", "a", "b"], ["Unrecognized options: b;"]),
         (["--subject_id"], ["--subject_id"]),
     ],

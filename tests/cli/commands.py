@@ -34,6 +34,13 @@ SCRIPTS = [
     "tools/convert_motion.py",
     "tools/make_demo_motion.py",
     "tools/diffused_skinning_weights/make_skinning_weight.py",
+    "tools/ablation.py",
+    "tools/benchmark.py",
+    "tools/compare_paths.py",
+    "tools/convert_snapshot.py",
+    "tools/evaluate_demo.py",
+    "tools/make_demo_body.py",
+    "tools/make_pictures.py",
 ]
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.cli.commands import SCRIPTS, run_here
+from tests.cli.commands import ROOT, SCRIPTS, run_here
 
 SUBJECT_OPTIONS = ["subject_id", "device", "seed", "human_model_path", "skinning_field_path", "paths.output"]
 MOTION_OPTIONS = [
@@ -62,14 +62,46 @@ OPTIONS = {
     "tools/eval_xhumans.py": ["output_path", "subject_id"],
     "tools/prepare_body_model.py": ["human_model_path", "gender"],
     "tools/make_demo_subject.py": ["output", "size", "seed"],
-    "tools/unwrap_texture.py": ["subject_id", "split", "size", "max_frames", "albedo", "overwrite"],
-    "tools/picture_subject.py": ["subject_id", "frame", "output"],
-    "tools/doctor.py": ["subject_id", "motion_path", "snapshot", "human_model_path", "output", "json", "all"],
+    "tools/unwrap_texture.py": [
+        "subject_id",
+        "split",
+        "size",
+        "max_frames",
+        "albedo",
+        "overwrite",
+        "body.gender",
+    ],
+    "tools/picture_subject.py": ["subject_id", "frame", "output", "body.gender"],
+    "tools/doctor.py": [
+        "subject_id",
+        "motion_path",
+        "snapshot",
+        "human_model_path",
+        "output",
+        "json",
+        "all",
+        "body.gender",
+    ],
     "tools/export_smplx_model.py": ["output", "body"],
     "tools/convert_motion.py": [*MOTION_OPTIONS, "motion_path", "output", "use_bkg", "human_model_path"],
     "tools/make_demo_motion.py": ["output"],
     "tools/diffused_skinning_weights/make_skinning_weight.py": ["human_model_path", "output", "resolution"],
+    "tools/ablation.py": ["output", "subject_id", "n_seeds", "n_jobs", "device", "subjects"],
+    "tools/benchmark.py": ["device", "size", "only", "quick", "repeats", "channels", "profile", "output"],
+    "tools/compare_paths.py": ["subject_id", "n_steps", "tolerance", "no_lpips", "output"],
+    "tools/convert_snapshot.py": ["source", "output", "overwrite"],
+    "tools/evaluate_demo.py": ["subject_id", "untrained", "device", "paths.output"],
+    "tools/make_demo_body.py": ["output", "n_samples", "n_shapes", "seed"],
+    "tools/make_pictures.py": ["subject_id", "animation", "output"],
 }
+
+
+def test_every_command_is_listed():
+    files = [*ROOT.glob("main/*.py"), *ROOT.glob("tools/**/*.py")]
+    commands = [
+        str(path.relative_to(ROOT)) for path in files if "__main__" in path.read_text(encoding="utf-8")
+    ]
+    assert sorted(SCRIPTS) == sorted(commands)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
