@@ -25,8 +25,17 @@ class Camera:
         return points @ self.R.T + self.t
 
     def camera_to_world(self, points: Tensor) -> Tensor:
-        """Camera points (..., 3) in world coordinates: R^T (x - t)."""
-        return (points - self.t) @ self.R
+        """Camera points (..., 3) in world coordinates: R^-1 (x - t)."""
+        return (points - self.t) @ self.R_inverse_transposed
+
+    @property
+    def R_inverse_transposed(self) -> Tensor:
+        """The inverse of R, transposed: R itself, but for the digits that files round away (as published).
+
+        By cofactors, because a CUDA graph cannot hold torch.linalg.inv.
+        """
+        cofactors = torch.linalg.cross(self.R.roll(-1, 0), self.R.roll(-2, 0))
+        return cofactors / (self.R[0] * cofactors[0]).sum()
 
     def rotate_to_camera(self, directions: Tensor) -> Tensor:
         """World directions (..., 3) in camera axes."""

@@ -16,15 +16,28 @@ def photo_panel(photo: Tensor, height: int) -> Tensor:
     """
     _, photo_height, photo_width = photo.shape
     width = int(photo_width / photo_height * height)
-    rows = _source_positions(height, photo_height, photo)
-    columns = _source_positions(width, photo_width, photo)
+    margin = (PANEL_EXTENT - 1) / 2
+    box = (
+        -margin * photo_width,
+        -margin * photo_height,
+        PANEL_EXTENT * photo_width,
+        PANEL_EXTENT * photo_height,
+    )
+    return warp_box(photo, box, height, width)
+
+
+def warp_box(image: Tensor, box: tuple[float, float, float, float], height: int, width: int) -> Tensor:
+    """The box (x, y, w, h) of an image (3, H, W) resized to (3, height, width): bilinear, white outside."""
+    x, y, box_width, box_height = box
+    rows = _source_positions(y, box_height, height, image.shape[1], image)
+    columns = _source_positions(x, box_width, width, image.shape[2], image)
     grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)[None]
-    warped = F.grid_sample(photo[None] - 1, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    warped = F.grid_sample(image[None] - 1, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
     return warped[0] + 1
 
 
-def _source_positions(n_out: int, n_photo: int, like: Tensor) -> Tensor:
-    """Photo pixel indices of the panel's pixels along one axis, mapped to grid_sample's [-1, 1]."""
+def _source_positions(start: float, extent: float, n_out: int, n_image: int, like: Tensor) -> Tensor:
+    """Image pixel indices of the warped pixels along one axis, mapped to grid_sample's [-1, 1]."""
     out = torch.arange(n_out, dtype=like.dtype, device=like.device)
-    source = (out - n_out / 2) * (PANEL_EXTENT * n_photo / n_out) + n_photo / 2
-    return source / max(n_photo - 1, 1) * 2 - 1
+    source = out * (extent / n_out) + start
+    return source / max(n_image - 1, 1) * 2 - 1

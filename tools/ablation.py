@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import statistics
@@ -149,6 +150,7 @@ def main() -> None:
     args = parse(Args, __doc__)
     if args.n_seeds < 1 or args.n_jobs < 1:
         raise UserError("--n_seeds and --n_jobs must be 1 or more")
+    check_plotting()
     args.output.mkdir(parents=True, exist_ok=True)
     person = SubjectArgs(args.subject_id, paths=Paths(args.subjects))
     subject_path(person)  # subject and field are made here, not by all runs at once
@@ -179,14 +181,19 @@ def cell(values: list[float]) -> str:
     return f"{mean:.4g}" if len(values) < 2 else f"{mean:.4g} ± {statistics.stdev(values):.2g}"
 
 
+def check_plotting() -> None:
+    """Refuse to begin without the package of the plot: it would be missed only after hours."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("the plot needs matplotlib: pip install -r requirements-dev.txt")
+
+
 def plot(table: dict[str, dict[str, list[float]]], path: Path) -> None:
     """One panel a metric: mean and standard deviation, every seed a dot."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("the plot needs matplotlib: pip install -r requirements-dev.txt") from None
+    from matplotlib.figure import Figure  # late: only developers have it
+
     figure = Figure(figsize=(3 * len(METRICS), 3.2), layout="constrained")
-    for axis, metric in zip(figure.subplots(1, len(METRICS), sharey=True), METRICS, strict=True):
+    axes = figure.subplots(1, len(METRICS), sharey=True)
+    for axis, metric in zip(axes, METRICS, strict=True):
         for row, variant in enumerate(table):
             values = table[variant][metric]
             deviation = statistics.stdev(values) if len(values) > 1 else 0.0
@@ -196,7 +203,7 @@ def plot(table: dict[str, dict[str, list[float]]], path: Path) -> None:
         axis.grid(axis="x", alpha=0.3)
         axis.set_title(metric)
         axis.set_yticks(range(len(table)), list(table))
-        axis.invert_yaxis()
+    axes[0].invert_yaxis()  # of all: they share it
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=100)
 

@@ -223,7 +223,7 @@ def pose(
     blended_ptr,  # (n_nodes + N - D, 16) blended transforms of grid points, then of Gaussians with own weights
     table_ptr,  # (X Y Z, J) the field
     joint_ptr,  # (J, 16) joint transforms
-    rotation_ptr,  # (9,) of the camera
+    rotation_ptr,  # (9,) the inverse of the camera's rotation, transposed
     translation_ptr,  # (3,)
     is_missing_ptr,  # (programs,) int32: whether a program of the field met a grid point that is not prepared
     order_ptr,  # (N,) int32 where the mean goes

@@ -120,7 +120,7 @@ class TritonPosing:
                 blended,
                 self.table,
                 pose.blend,
-                pose.camera.R,
+                pose.camera.R_inverse_transposed,
                 pose.camera.t,
                 self.is_missing,
                 self.order,

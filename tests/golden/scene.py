@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.avatar import Avatar
+from common.avatar import Avatar, PosedAvatar
 from common.body_model.body import BodyModel
 from common.body_model.files import convert_licensed_files
 from common.body_model.identity import Identity
@@ -68,6 +68,24 @@ def load_avatar(body: BodyModel, field: SkinningField, state: dict[str, np.ndarr
     avatar = Avatar(config, body, field, identity)
     avatar.load_state_dict({name: tensor(value) for name, value in state.items()}, strict=True)
     return avatar
+
+
+def at_stored_positions(posed: PosedAvatar, arrays: dict[str, np.ndarray]) -> PosedAvatar:
+    """The posed avatar moved by rounding, exactly to where the published one stood; gradients stay its own.
+
+    Whether an alpha reaches 1/255 and which of two Gaussians is nearer then comes out as in the published run.
+    """
+    stored = {
+        "base_mean": "asset_mean_3d",
+        "refined_mean": "asset_refined_mean_3d",
+        "vertices": "vert_hr_world",
+    }
+    moved = {}
+    for name, key in stored.items():
+        ours, place = getattr(posed, name), tensor(arrays[key]).to(posed.scale.dtype)
+        assert (ours - place).abs().max() < 2e-5, name
+        moved[name] = place + (ours - ours.detach())
+    return replace(posed, **moved)
 
 
 def in_dtype(avatar: Avatar, dtype: torch.dtype) -> Avatar:

@@ -25,11 +25,11 @@ def schedule(golden_path) -> dict:
     return json.loads(golden_path("09_schedule.json").read_text())
 
 
-@pytest.mark.parametrize(
-    ("prefix", "split", "index"), [("captured", "captured", 0), ("generated", "generated_0", 2)]
-)
-def test_loaded_frame_is_the_published_one(arrays, subject, prefix, split, index):
-    frame = subject.load(split, index)
+@pytest.mark.parametrize("prefix", ["captured", "generated"])
+def test_loaded_frame_is_the_published_one(arrays, subject, golden_path, prefix):
+    """The frames that golden 08 has the losses of."""
+    which = json.loads(golden_path(f"08_losses_{prefix}.json").read_text())
+    frame = subject.load(which["split"], which["frame_idx"])
     for name, value in {
         "img": frame.image,
         "mask": frame.mask,

@@ -24,7 +24,8 @@ from tests.golden import scene
 MODES = ("captured", "generated", "fit")
 TOTAL = "total"
 RIGID = ("smplx6d.root_pose", "smplx6d.trans")  # what moves the whole body as one
-JITTER_M, N_JITTERS = 5e-6, 6  # Gaussians moved at random by less than the golden README's tolerance of 2e-5
+# Gaussians are moved at random by about as much as the published run's differ from ours by rounding.
+JITTER_M, N_JITTERS = 5e-7, 6
 
 
 def with_total(terms: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -41,7 +42,8 @@ def frame_in(frame, dtype):
 class Case:
     """One golden frame: the model with its stored parameters and this project's terms."""
 
-    def __init__(self, mode, golden, golden_path, body, field, dtype=torch.float32) -> None:
+    def __init__(self, mode, golden, golden_path, body, field, dtype=torch.float32, positions=None) -> None:
+        """`positions`: the arrays of a render of the same frame, whose Gaussians' places are taken."""
         self.arrays = golden(f"08_losses_{mode}.npz")
         self.expected = json.loads(golden_path(f"08_losses_{mode}.json").read_text())
         state = golden("05_persona_state.npz")
@@ -65,6 +67,8 @@ class Case:
         initial = torch.sigmoid(scene.tensor(golden("06_texture_init.npz")["rgb_orig_logit"])).to(dtype)
         self.objective = Objective(PersonModel(avatar, poses), LossConfig(), initial, None)
         self.mode = mode
+        if positions is not None:
+            avatar.register_forward_hook(lambda _, __, posed: scene.at_stored_positions(posed, positions))
         self.terms = self.compute_terms()
 
     def compute_terms(self) -> dict[str, Tensor]:
@@ -82,17 +86,23 @@ class Case:
 
     @cached_property
     def jitter(self) -> dict[tuple[str, str], float]:
-        """How far our own gradients move when the Gaussians do by JITTER_M: the largest relative change."""
+        """How far our own values (under the name "") and gradients move when the Gaussians do by JITTER_M.
+
+        The largest relative change, by term and parameter.
+        """
         offset = self.objective.avatar.mean_offset
         kept, largest = offset.detach().clone(), defaultdict(float)
+        still = with_total(self.terms)
         for seed in range(N_JITTERS):
             noise = torch.randn(offset.shape, generator=torch.Generator().manual_seed(seed))
             with torch.no_grad():
                 offset.copy_(kept + noise * JITTER_M)
             for term, value in with_total(self.compute_terms()).items():
+                changes = {"": scene.relative_error(value, still[term].detach())}
                 for name, grad in self.gradients(value).items():
                     ours = self.stored_entries(name, self.term_gradients[term][name])
-                    change = scene.relative_error(self.stored_entries(name, grad), ours)
+                    changes[name] = scene.relative_error(self.stored_entries(name, grad), ours)
+                for name, change in changes.items():
                     largest[term, name] = max(largest[term, name], change)
         with torch.no_grad():
             offset.copy_(kept)
@@ -107,9 +117,23 @@ class Case:
             for (name, parameter), grad in zip(self.parameters.items(), grads, strict=True)
         }
 
-    def gradient_tolerance(self, term: str, name: str) -> float:
-        """Relative L2 error allowed in a parameter's gradient: see test_gradient_of_every_term."""
-        return max(1e-3, 2 * self.jitter[term, name])
+    def allows(self, error: float, term: str, name: str = "") -> bool:
+        """Whether a term's value, or a parameter's gradient, may be off by this: see the tests of them."""
+        return error <= (1e-3 if name else 1e-4) or error <= 2 * self.jitter[term, name]
+
+    def failure(self, error: float, term: str, name: str = "") -> str:
+        """What is wrong, in words."""
+        return f"{term} {name}: {error:.1e}, own change {self.jitter[term, name]:.1e}"
+
+    def gradient_errors(self, term: str) -> Iterator[tuple[str, float]]:
+        """Relative L2 error of each parameter's gradient; infinite where the published one is nothing."""
+        for name, grad in self.term_gradients[term].items():
+            ours = self.stored_entries(name, grad)
+            key = f"{TOTAL}.{name}" if term == TOTAL else f"term.{term}.{name}"
+            if key not in self.arrays:
+                yield name, float("inf") if ours.abs().max() > 1e-9 else 0.0
+            elif not (term == "lap_mean_refined" and name in RIGID):
+                yield name, scene.relative_error(ours, self.arrays[key])
 
 
 @pytest.fixture(scope="module")
@@ -135,35 +159,50 @@ def published_hand_mesh_mask(vertices, body, camera):
     return hand_mesh_mask(vertices, body, identity)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_terms_and_their_values(cases, exact_cases, mode):
-    """To 1e-4; to 5e-4 where float64 is farther than that from the stored float32 value.
+@pytest.fixture(scope="module")
+def case_at_stored_positions(golden, golden_path, golden_body, golden_field) -> Case:
+    """The photo, of which the published Gaussians' places are stored too."""
+    positions = golden("07_renders_captured.npz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.renders.hand_mesh_mask", published_hand_mesh_mask)
+        return Case("captured", golden, golden_path, golden_body, golden_field, positions=positions)
 
-    There a Gaussian's alpha sits on 1/255, and the rounding of the processor decides whether it is drawn.
+
+def test_values_and_gradients_at_the_stored_positions(case_at_stored_positions):
+    """Where no threshold flips, every value agrees to 1e-4 and every gradient to 1e-3."""
+    case = case_at_stored_positions
+    for term, value in case.terms.items():
+        assert float(value.detach()) == pytest.approx(case.expected["terms"][term]["mean"], rel=1e-4), term
+    errors = {(term, name): error for term in case.terms for name, error in case.gradient_errors(term)}
+    assert {key: error for key, error in errors.items() if error > 1e-3} == {}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_terms_and_their_values(cases, mode):
+    """To 1e-4; where moving the Gaussians by JITTER_M changes our own value by more, to twice that change.
+
+    There a Gaussian's alpha sits on 1/255, and rounding decides whether it is drawn.
     """
     case = cases[mode]
-    exact = {name: float(term.detach()) for name, term in exact_cases[mode].terms.items()}
     expected = {name: term["mean"] for name, term in case.expected["terms"].items()}
     ours = {name: float(term.detach()) for name, term in case.terms.items()}
     absent = {name for name, value in expected.items() if value == 0 and name in ("mask_hand", "face_geo")}
     assert set(ours) == set(expected) - absent
     for name, value in ours.items():
-        is_on_threshold = exact[name] != pytest.approx(expected[name], rel=1e-4)
-        assert value == pytest.approx(expected[name], rel=5e-4 if is_on_threshold else 1e-4), name
+        error = relative_difference(value, expected[name])
+        assert case.allows(error, name), case.failure(error, name)
     assert sum(ours.values()) == pytest.approx(case.expected["total"]["value"], rel=1e-4)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_terms_in_float64(exact_cases, mode):
-    """Values to 5e-4: the stored ones were made in float32, in which other alphas reach 1/255."""
-    case = exact_cases[mode]
+def test_terms_in_float64(cases, exact_cases, mode):
+    """As in float32: the stored values were made at positions that are rounded by less than JITTER_M."""
+    case, rounded = exact_cases[mode], cases[mode]
     for name, term in case.terms.items():
         assert term.dtype == torch.float64
-        assert float(term.detach()) == pytest.approx(case.expected["terms"][name]["mean"], rel=5e-4), name
-    for name, expected in case.expected["total"]["grad"].items():
-        if expected is not None:
-            norm = float(case.term_gradients[TOTAL][name].norm())
-            assert norm == pytest.approx(expected["norm"], rel=1e-2), name
+        error = relative_difference(float(term.detach()), case.expected["terms"][name]["mean"])
+        assert rounded.allows(error, name), rounded.failure(error, name)
+    check_norms(case.term_gradients[TOTAL], case.expected["total"]["grad"], TOTAL, rounded)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -171,22 +210,13 @@ def test_gradient_of_every_term(cases, mode):
     """To 1e-3; where moving the Gaussians by JITTER_M changes our own gradient by more, to twice that change.
 
     There one Gaussian's alpha sits on 1/255, two have the same depth, or a pixel's two colours are equal: the
-    published run, whose Gaussians differ by rounding, took the other branch. Such a Gaussian moves a whole vector
-    by up to 3e-2, most of all the pose parameters, in which the gradients of all Gaussians cancel.
+    published run, whose Gaussians differ by rounding, took the other branch. Few gradients are of that kind.
     """
     case = cases[mode]
-    failures = []
-    for term in case.terms:
-        for name, grad in case.term_gradients[term].items():
-            ours = case.stored_entries(name, grad)
-            if f"term.{term}.{name}" not in case.arrays:
-                if ours.abs().max() > 1e-9:
-                    failures.append(f"{term} {name}: expected none, got {float(ours.abs().max()):.1e}")
-            elif not (term == "lap_mean_refined" and name in RIGID):
-                error = scene.relative_error(ours, case.arrays[f"term.{term}.{name}"])
-                if error > case.gradient_tolerance(term, name):
-                    failures.append(f"{term} {name}: {error:.1e}, own change {case.jitter[term, name]:.1e}")
+    errors = {(term, name): error for term in case.terms for name, error in case.gradient_errors(term)}
+    failures = [case.failure(error, *key) for key, error in errors.items() if not case.allows(error, *key)]
     assert not failures, "\n".join(failures)
+    assert np.mean([error > 1e-3 for error in errors.values()]) < 0.1
 
 
 @pytest.mark.parametrize("mode", ("captured", "generated"))
@@ -203,10 +233,23 @@ def test_smoothness_of_posed_means_ignores_rigid_motion(cases, mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_total_gradient_norms(cases, mode):
     case = cases[mode]
-    for name, expected in case.expected["total"]["grad"].items():
-        if expected is not None:
-            norm = float(case.term_gradients[TOTAL][name].double().norm())
-            assert norm == pytest.approx(expected["norm"], rel=case.gradient_tolerance(TOTAL, name)), name
+    check_norms(case.term_gradients[TOTAL], case.expected["total"]["grad"], TOTAL, case)
+
+
+def relative_difference(actual: float, expected: float) -> float:
+    """|actual - expected| / |expected|, where next to nothing counts as nothing."""
+    difference = abs(actual - expected)
+    return difference / abs(expected) if difference > 1e-9 else 0.0
+
+
+def check_norms(grads: dict[str, Tensor], expected: dict, term: str, case: Case) -> None:
+    """The norm of each gradient, of all its entries; None: there is none."""
+    for name, stored in expected.items():
+        if term == "lap_mean_refined" and name in RIGID:
+            continue
+        norm = float(grads[name].double().norm())
+        error = norm if stored is None else relative_difference(norm, stored["norm"])
+        assert case.allows(error, term, name), case.failure(error, term, name)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -214,31 +257,23 @@ def test_total_gradient_entries(cases, mode):
     """As the terms': see test_gradient_of_every_term."""
     case = cases[mode]
     assert len(case.arrays["total.mean_offset"])  # skipped where a selection has left the totals out
-    failures = []
-    for name, grad in case.term_gradients[TOTAL].items():
-        ours = case.stored_entries(name, grad)
-        if f"total.{name}" not in case.arrays:
-            assert ours.abs().max() <= 1e-9, name
-            continue
-        error = scene.relative_error(ours, case.arrays[f"total.{name}"])
-        if error > case.gradient_tolerance(TOTAL, name):
-            failures.append(f"{name}: {error:.1e}, own change {case.jitter[TOTAL, name]:.1e}")
+    failures = [
+        case.failure(error, TOTAL, name)
+        for name, error in case.gradient_errors(TOTAL)
+        if not case.allows(error, TOTAL, name)
+    ]
     assert not failures, "\n".join(failures)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_terms_come_in_the_stored_order_and_reach_the_stored_parameters(cases, mode):
+def test_every_term_reaches_the_stored_parameters(cases, mode):
+    """With the stored norm. The order of the terms has no meaning in a sum."""
     case = cases[mode]
     stored = case.expected
     assert set(stored["groups"]) == set(case.parameters)
-    order = [name for name in stored["order_of_terms"] if name in case.terms]
-    assert sorted(order) == sorted(case.terms)
+    assert set(case.terms) <= set(stored["order_of_terms"])
     for term in case.terms:
-        ours = {key: float(grad.double().norm()) for key, grad in case.term_gradients[term].items()}
-        for key, expected in stored["terms"][term].get("grad", {}).items():
-            if expected is not None and not (term == "lap_mean_refined" and key in RIGID):
-                tolerance = case.gradient_tolerance(term, key)
-                assert ours[key] == pytest.approx(expected["norm"], rel=tolerance, abs=1e-9), (term, key)
+        check_norms(case.term_gradients[term], stored["terms"][term].get("grad", {}), term, case)
 
 
 def test_frames_are_the_stored_ones(cases):

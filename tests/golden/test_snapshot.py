@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
 from common.checkpoint import load_optimizer, read_snapshot
@@ -23,6 +25,7 @@ from common.pose_table import PoseTable
 from common.renders import over, render_view
 from common.trainer import PersonModel, Schedule, avatar_parameter_groups, make_optimizer
 from data.dataset import TEST, Subject
+from data.frame import CAPTURED
 from main.config import AnimationConfig, AvatarConfig, LossConfig, OptimConfig
 from tests.golden import scene
 
@@ -36,6 +39,11 @@ def parts(golden_body, golden_field):
 def model(golden_path, parts) -> PersonModel:
     path = golden_path("10_checkpoint/snapshot_0.pth")
     return load_person(read_snapshot(path), path, *parts, AvatarConfig())
+
+
+def photo_of(folder: Path) -> Tensor:
+    """The subject's first photo."""
+    return read_rgb(folder / CAPTURED / "images" / f"{Subject(folder).frames(CAPTURED)[0]}.png")
 
 
 def test_motion_frames(model, golden, golden_path):
@@ -100,7 +108,7 @@ def test_frames_on_a_background(model, golden, golden_path):
 @pytest.mark.parametrize("file", ["10_motion_renders.npz", "10_motion_renders_bkg.npz"])
 def test_size_and_rate_of_the_video(golden, golden_path, file):
     expected, motion = golden(file), load_motion(golden_path("10_motion"))
-    panel = photo_panel(read_rgb(golden_path("toy_subject/captured/images/0.png")), motion.height)
+    panel = photo_panel(photo_of(golden_path("toy_subject")), motion.height)
     assert expected["video_size_wh"].tolist() == [panel.shape[2] + motion.width, motion.height]
     assert int(expected["fps"]) == AnimationConfig().fps
     assert expected["video_frames_bgr_uint8"].shape[:3] == (
@@ -113,8 +121,7 @@ def test_size_and_rate_of_the_video(golden, golden_path, file):
 def test_photo_panel_of_the_video(golden, golden_path):
     """OpenCV interpolates at 1/32 pixel, so 3 of 255 levels; the drawn frame number is left out."""
     expected, motion = golden("10_motion_renders.npz"), load_motion(golden_path("10_motion"))
-    photo = read_rgb(golden_path("toy_subject/captured/images/0.png"))
-    panel = photo_panel(photo, motion.height)
+    panel = photo_panel(photo_of(golden_path("toy_subject")), motion.height)
     video = expected["video_frames_bgr_uint8"][0, :, : panel.shape[2], ::-1]
     difference = np.abs(panel.permute(1, 2, 0).numpy() * 255 - video)
     assert (difference > 4).any(-1).mean() < 0.01
@@ -132,7 +139,8 @@ def test_first_fitting_step(golden, golden_path, parts):
     optim = OptimConfig()
     optimizer = make_optimizer(poses.parameter_groups(optim.lr_smplx, optim.lr_hand), optim)
     patch_size = golden("08_losses_fit.npz")["data.face_patch"].shape[-1]
-    frame = Subject(golden_path("toy_subject"), patch_size).load(TEST, 0)
+    (index,) = {int(key.split(".")[3]) for key in expected if key.startswith("grad.")}
+    frame = Subject(golden_path("toy_subject"), patch_size).load(TEST, index)
     terms = Objective(model, LossConfig(), None, None).fitting(frame)
     for name, value in terms.items():
         assert float(value.detach()) == pytest.approx(float(expected[f"loss.{name}"]), rel=1e-4)
