@@ -295,7 +295,7 @@ def render_training(
     """
     meshes, beside = Branch(posed.base_mean, 0), Branch(posed.base_mean, 1)
     with meshes.aside():
-        masks = _mesh_masks_of_step(body_vertices(), body, camera, face_camera)
+        masks = mesh_masks_of_step(body_vertices(), body, camera, face_camera)
     base_channels = {
         **body_channels(posed.base, posed, body, camera),
         **face_channels(posed, body, initial_rgb),
@@ -333,7 +333,7 @@ def render_training(
     )
 
 
-def _mesh_masks_of_step(
+def mesh_masks_of_step(
     vertices: Tensor, body: BodyModel, camera: Camera, face_camera: Camera | None
 ) -> dict[str, Tensor]:
     """Masks of the mesh: `hand` (2, H, W), `eye` (1, H, W), and on photos faces, closed ones for the boundaries."""

@@ -20,7 +20,8 @@ _FORMAT = "persona-avatar-1"  # stored with the epoch in the file's metadata
 
 def write_safe_snapshot(path: Path, snapshot: Snapshot) -> None:
     """Write a snapshot's network and epoch; the optimiser's state is left out."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in snapshot.network.items()}
+    # Copies, because the format has no tensors that share memory, and a .pth may.
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in snapshot.network.items()}
     with atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={"format": _FORMAT, "epoch": str(snapshot.epoch)})

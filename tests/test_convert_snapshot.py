@@ -45,6 +45,13 @@ def test_both_ways_keep_every_bit(tmp_path, snapshot):
     assert set(torch.load(back, weights_only=True)) == {"epoch", "network", "optimizer"}
 
 
+def test_tensors_that_share_memory_are_converted_too(tmp_path, snapshot):
+    rgb = snapshot.network["persona.rgb"]
+    shared = Snapshot(3, {**snapshot.network, "persona.rgb_aux": rgb, "persona.seg": rgb[:4]}, None)
+    write_safe_snapshot(tmp_path / "a.safetensors", shared)
+    assert same_weights(read_snapshot(tmp_path / "a.safetensors"), shared)
+
+
 def test_inference_finds_either_form(tmp_path, snapshot):
     write_safe_snapshot(tmp_path / "snapshot_3.safetensors", snapshot)
     assert find_snapshot(tmp_path, 3).suffix == ".safetensors"

@@ -12,7 +12,9 @@ import torch
 from common.body_model.body import BodyModel, neutral_pose_params
 from common.body_model.data import BodyData
 from common.body_model.identity import Identity
-from common.joints import POSE_PARAMS
+from common.body_model.parts import low_resolution_parts
+from common.joints import JOINTS, POSE_PARAMS
+from common.mesh import NeighbourLists
 from common.pose import SmplxParams, SmplxPose
 from tests.body_model.bodies import tiny_body_data
 
@@ -135,6 +137,21 @@ def test_parts_are_as_their_data_say(body):
     assert not (low.eye & ~low.face).any()
     for name, mask in vars(low).items():
         assert torch.equal(getattr(high, name)[: body.n_vertices], mask), name
+
+
+def test_mouth_inside_faces_backwards_low_and_near_the_front():
+    """The golden mesh has no vertices so near the limits: 0.015 m below the mean, 0.1 m behind the front."""
+    heights = torch.tensor([0.02, 0.02, 0.02, 0.02, 0.0, -0.0155, -0.0145, -0.03, -0.03, -0.0205])
+    heights[4] = -heights.sum()
+    depths = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.0995, -0.1005, 0.0])
+    template = torch.stack([torch.zeros(10), heights, depths], dim=1)
+    normals = torch.tensor([0.0, 0.0, -1.0]).repeat(10, 1)
+    normals[9, 2] = 1.0
+    alone = NeighbourLists(torch.arange(10)[:, None], torch.zeros(10, 1))
+    weights = torch.eye(55)[torch.full((10,), JOINTS.index("jaw"))]
+    nothing = torch.zeros(0, dtype=torch.int64)
+    parts = low_resolution_parts(template, normals, weights, nothing, nothing, torch.arange(10), alone)
+    assert parts.mouth_inside.nonzero().squeeze(1).tolist() == [5, 7]
 
 
 def test_hand_faces_join_hand_vertices_only(body):

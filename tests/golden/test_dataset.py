@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data.dataset import Subject, fitting_list, rendering_list, training_list
+from main.config import OptimConfig
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,8 @@ def test_identity_and_merged_textures_are_the_published_ones(arrays, subject):
 def test_frame_lists_are_the_published_ones(schedule, subject):
     assert [list(item) for item in training_list(subject)] == schedule["train_list"]
     assert [list(item) for item in rendering_list(subject)] == schedule["test_list"]
-    assert [list(item) for item in fitting_list(subject, 10)] == schedule["fit_train_list"]
+    repeated = fitting_list(subject, OptimConfig().fit_repeats)
+    assert [list(item) for item in repeated] == schedule["fit_train_list"]
     assert [list(item) for item in fitting_list(subject)] == schedule["fit_test_list"]
 
 

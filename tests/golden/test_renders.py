@@ -24,6 +24,7 @@ from common.renders import (
     boundary_channel,
     face_mesh_masks,
     hand_mesh_mask,
+    mesh_masks_of_step,
     over,
     render,
     render_training,
@@ -85,13 +86,11 @@ class Rendered:
                 self.posed.base, face_camera, {"position": Channel(positions), "depth": Channel(depth)}
             )
             self.patch_masks = face_mesh_masks(self.vertices, body, face_camera)
-            self.patch_closed_face = face_mesh_masks(self.vertices, body, face_camera, closed_mouth=True)[:1]
+            masks_of_step = mesh_masks_of_step(self.vertices, body, self.camera, face_camera)
+            self.closed_face = masks_of_step["closed_face"]
             self.positions = render(
                 self.posed.base, self.camera, {"position": boundary_channel(self.posed.base_neutral)}
             )["position"]
-            self.closed_face, _ = face_mesh_masks(self.vertices, body, self.camera, closed_mouth=True).split(
-                1
-            )
             self.open_face, _ = face_mesh_masks(self.vertices, body, self.camera).split(1)
             identity = replace(self.camera, R=torch.eye(3), t=torch.zeros(3)).to(dtype)
             self.hand_mesh_world_as_camera = hand_mesh_mask(self.vertices, body, identity)
@@ -145,7 +144,7 @@ class Rendered:
             "face_mesh_mask_with_mouth": self.closed_face,
             "patch_face_mesh_mask": photo.patch_face_mask,
             "patch_eye_mesh_mask": self.patch_masks[1:],
-            "patch_face_mesh_mask_with_mouth": self.patch_closed_face,
+            "patch_face_mesh_mask_with_mouth": masks_of_step["closed_patch_face"],
         }
 
 
@@ -213,11 +212,15 @@ def test_posed_body(rendered, name):
 
 
 def test_splatted_images_of_the_stored_positions(rendered_in_place):
-    """Colours, and depths of some metres: to 1e-4 in every pixel, and to less than their storage on average."""
+    """Colours, and depths of some metres: to 1e-4 in every pixel, and to less than their storage on average.
+
+    In float64 to 1e-3, for the reason of the golden README: other alphas reach 1/255 than in float32.
+    """
+    largest = 1e-4 if rendered_in_place.posed.scale.dtype == torch.float32 else 1e-3
     for name, image in rendered_in_place.images.items():
         difference = (image - scene.tensor(rendered_in_place.arrays[name])).abs()
         assert difference.mean() < 1e-5, name
-        assert difference.max() < 1e-4, name
+        assert difference.max() < largest, name
 
 
 def test_mesh_masks_of_the_stored_vertices(rendered_in_place):

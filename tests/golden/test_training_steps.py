@@ -59,19 +59,21 @@ def test_losses_of_each_step(run, step, tolerance):
         assert losses[step][name] == pytest.approx(value, rel=tolerance), name
 
 
-@pytest.mark.parametrize(("step", "tolerance"), [(0, 1e-2), (1, 3e-2)])
+@pytest.mark.parametrize(("step", "tolerance"), [(0, 1e-3), (1, 1e-2)])
 def test_gradient_norms_of_each_step(run, step, tolerance):
-    """Norms to a per cent: single Gaussians on a threshold take the other branch (see test_losses)."""
+    """The second step begins where Adam's first has ended: see test_losses_of_each_step."""
     record, _, norms, _ = run
     for name, expected in record["steps"][step]["grad_norm"].items():
         if expected is None or expected < 1e-9:
             assert norms[step].get(name, 0.0) < 1e-8, name
-        elif name.startswith("persona"):
+        else:
             assert norms[step][name] == pytest.approx(expected, rel=tolerance), name
 
 
-@pytest.mark.parametrize(("step", "file"), [(0, "after_step1_network.pth"), (1, "snapshot_0.pth")])
-def test_parameters_after_each_step(run, golden_path, step, file):
+@pytest.mark.parametrize(
+    ("step", "file", "share"), [(0, "after_step1_network.pth", 0.999), (1, "snapshot_0.pth", 0.98)]
+)
+def test_parameters_after_each_step(run, golden_path, step, file, share):
     """Nearly all entries end where the published ones did; where the gradient is noise, Adam's sign is too."""
     *_, states = run
     published = torch.load(golden_path(f"10_checkpoint/{file}"), weights_only=True)
@@ -82,4 +84,4 @@ def test_parameters_after_each_step(run, golden_path, step, file):
         ("rgb", optim.lr_appearance),
     ):
         near = (states[step][f"persona.{name}"] - network[f"persona.{name}"]).abs() < 0.02 * rate
-        assert near.float().mean() > 0.9, name
+        assert near.float().mean() > share, name
