@@ -23,6 +23,7 @@ import numpy as np
 
 ARRAYS = Path(__file__).parent / "arrays"
 LIMIT_BYTES = 10_000_000
+DEFLATE_LEVEL = 9
 WRITTEN_BY_HAND = ("README.md",)
 
 # Files, or arrays as file:array, that are left out, and why.
@@ -182,14 +183,14 @@ def write_npz(file: Path, arrays: dict[str, np.ndarray]) -> None:
             content = io.BytesIO()
             np.save(content, values, allow_pickle=False)
             best = min(ways, key=lambda way: packed(content, way))
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), best)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), best, DEFLATE_LEVEL)
 
 
 def packed(content: io.BytesIO, way: int) -> int:
     """Size in bytes after compression."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", way) as archive:
-        archive.writestr("array", content.getvalue())
+        archive.writestr("array", content.getvalue(), way, DEFLATE_LEVEL)
     return len(file.getvalue())
 
 

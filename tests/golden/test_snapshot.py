@@ -65,7 +65,8 @@ def test_motion_frames(model, golden, golden_path):
         chained, at_stored_places = errors
         assert chained.mean() < 5e-5
         assert (chained > 2e-3).float().mean() < 3e-3
-        assert at_stored_places.max() < 1e-4
+        assert (at_stored_places > 1e-4).float().mean() < 1e-3
+        assert at_stored_places.max() < 1e-3  # golden README
 
 
 def test_identity_of_the_snapshot(model, golden):
