@@ -12,9 +12,9 @@ import torch
 from common.body_model.body import BodyModel, neutral_pose_params
 from common.body_model.data import BodyData
 from common.body_model.identity import Identity
-from common.body_model.parts import low_resolution_parts
+from common.body_model.parts import Parts, high_resolution_parts, low_resolution_parts
 from common.joints import JOINTS, POSE_PARAMS
-from common.mesh import NeighbourLists
+from common.mesh import NeighbourLists, Subdivider
 from common.pose import SmplxParams, SmplxPose
 from tests.body_model.bodies import tiny_body_data
 
@@ -152,6 +152,20 @@ def test_mouth_inside_faces_backwards_low_and_near_the_front():
     nothing = torch.zeros(0, dtype=torch.int64)
     parts = low_resolution_parts(template, normals, weights, nothing, nothing, torch.arange(10), alone)
     assert parts.mouth_inside.nonzero().squeeze(1).tolist() == [5, 7]
+
+
+def test_eyes_and_face_of_the_fine_mesh_go_by_its_weights_other_parts_by_flags():
+    """A midpoint between eye and head belongs to the eye if most of its weight is the eye's (SPEC 7)."""
+    eye, head, neck = (JOINTS.index(name) for name in ("left_eye", "head", "neck"))
+    weights = torch.zeros(3, 55)
+    weights[0, eye], weights[1, head], weights[1, neck], weights[2, neck] = 1.0, 0.6, 0.4, 1.0
+    flags = {name: torch.tensor([True, True, False]) for name in Parts.__dataclass_fields__}
+    low = Parts(**{**flags, "eye": torch.tensor([True, False, False])})
+    subdivider = Subdivider(np.array([[0, 1, 2]]), 3, 1)  # midpoints of 01, 02, 12
+    high = high_resolution_parts(low, subdivider.interpolate(weights), subdivider)
+    assert high.eye.tolist() == [True, False, False, True, False, False]
+    assert high.face.tolist() == [True, True, False, True, False, False]
+    assert high.expression.tolist() == [True, True, False, True, False, False]
 
 
 def test_hand_faces_join_hand_vertices_only(body):
