@@ -40,6 +40,7 @@ from tests.fuzz.folders import folder_changes, read_subject
 from tests.fuzz.torch_files import odd_torch_file, saved
 from tests.tiny_person import CONFIG, tiny_field, tiny_model
 
+JOBLIB = Path(__file__).resolve().parents[1] / "body_model/files"
 DEMO_BODY = Path(__file__).resolve().parents[2] / "data/demo_body/body.npz"
 
 Read = Callable[[Path], Any]
@@ -303,7 +304,7 @@ def folder_loader() -> Loader:
 
 
 def motion_loader(suffix: str) -> Loader:
-    """Motions in one file: AMASS, SMPL-X parameters stacked, and as a list of frames."""
+    """Motions in one file: AMASS, SMPL-X parameters stacked and as a list of frames, data sets, trackers."""
     rng = np.random.default_rng(0)
     amass = {
         "poses": rng.normal(size=(3, 165)) * 0.1,
@@ -318,7 +319,7 @@ def motion_loader(suffix: str) -> Loader:
     }
     world = {"smpl_params_global": stacked, "smpl_params_incam": stacked, "K_fullimg": np.eye(3)}
     single = {name: value[0] for name, value in stacked.items()}
-    contents: list[Any] = [amass, stacked, {"0": single, "1": single}, world]
+    contents: list[Any] = [amass, stacked, {"0": single, "1": single}, world, *_tracked_motions()]
     lists: list[Any] = [json.loads(json.dumps(content, default=np.ndarray.tolist)) for content in contents]
     if suffix == "json":
         texts = [json.dumps(content).encode() for content in lists]
@@ -328,7 +329,10 @@ def motion_loader(suffix: str) -> Loader:
         inputs = st.one_of(mutations.broken(seeds), *[_odd_arrays(seed) for seed in seeds])
         large = _npz({"poses": np.zeros((2000, 165)), "trans": np.zeros((2000, 3))})
     elif suffix == "pkl":
-        inputs = st.one_of(mutations.odd_pickle(contents), mutations.odd_pickle(lists))
+        joblib = [path.read_bytes() for path in sorted(JOBLIB.glob("joblib*.pkl"))]
+        inputs = st.one_of(
+            mutations.odd_pickle(contents), mutations.odd_pickle(lists), mutations.broken(joblib)
+        )
         large = pickle.dumps({"poses": np.zeros((2000, 165)), "trans": np.zeros((2000, 3))})
     else:
         tensors = [
@@ -339,6 +343,18 @@ def motion_loader(suffix: str) -> Loader:
         )
         large = saved({"poses": torch.zeros(2000, 165), "trans": torch.zeros(2000, 3)})
     return Loader(f"motion .{suffix}", f"walk.{suffix}", (load_motion,), inputs, large)
+
+
+def _tracked_motions() -> list[Any]:
+    """Motions as AIST++, WHAM, PHALP and EasyMocap write them."""
+    poses, places = np.zeros((3, 72)), np.ones((3, 3))
+    aist = {"smpl_poses": poses, "smpl_trans": places, "smpl_scaling": np.array([90.0])}
+    wham = {"0": {"pose": poses, "trans": places, "pose_world": poses, "trans_world": places}}
+    body = {"global_orient": np.eye(3)[None], "body_pose": np.tile(np.eye(3), (23, 1, 1))}
+    frame = {"tid": [1], "smpl": [body], "camera": [places[0]]}
+    phalp = {f"{i}.jpg": {"time": i, **frame} for i in range(2)}
+    easymocap = {"annots": [{"id": 0, "Rh": places[:1], "Th": places[:1], "poses": poses[:1]}]}
+    return [aist, wham, phalp, easymocap]
 
 
 def _npz(content: dict[str, np.ndarray]) -> bytes:
