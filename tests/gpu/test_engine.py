@@ -20,7 +20,7 @@ from common.engine.pose_rows import PoseRow, PoseRows
 from common.engine.posing_triton import TritonNet, TritonPosing, compose
 from common.engine.static_avatar import StaticAvatar
 from common.io.image import to_uint8
-from common.rasterizer import triton_backend
+from common.rasterizer import triton_tile_lists
 from tests.tiny_person import tiny_avatar, tiny_camera, tiny_params
 
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
@@ -112,7 +112,7 @@ def test_pictures_equal_the_plain_path(avatar):
 
 @needs_gpu
 def test_a_frame_that_needs_more_room_is_drawn_again(avatar, monkeypatch):
-    monkeypatch.setattr(triton_backend, "ROUNDING", 64)
+    monkeypatch.setattr(triton_tile_lists, "ROUNDING", 64)
     far = replace(tiny_params(0), trans=torch.tensor([0.0, 0.0, 30.0]))
     near = replace(tiny_params(0), trans=torch.tensor([0.0, 0.0, 1.2]))
     shots = [Shot(params, tiny_camera(480, 320)) for params in (far, near, far, near)]

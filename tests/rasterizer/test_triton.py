@@ -26,7 +26,9 @@ from common.rasterizer import (
     rasterize,
     rasterize_together,
     triton_backend,
+    triton_images,
     triton_loader,
+    triton_tile_lists,
 )
 from tests.golden.conftest import GOLDEN_DIR
 from tests.golden.test_rasterizer import CUDA_FILES, GRADIENT_TOLERANCE, IMAGE_TOLERANCE, Case
@@ -94,7 +96,7 @@ def test_any_number_of_channels(n_channels: int) -> None:
 
 
 def test_lists_longer_than_a_segment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_backend, "SEGMENT", 64)
+    monkeypatch.setattr(triton_images, "SEGMENT", 64)
     n = 150
     scene, weight = scene_and_weight(2, (n, 6, 10), 3, is_general=True)
     generator = torch.Generator().manual_seed(0)
@@ -111,8 +113,8 @@ def test_lists_longer_than_a_segment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_lists_that_do_not_fit_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_backend, "_capacities", {})
-    monkeypatch.setattr(triton_backend, "ROUNDING", 16)
-    monkeypatch.setattr(triton_backend, "FIRST_GUESS", 0.1)
+    monkeypatch.setattr(triton_tile_lists, "ROUNDING", 16)
+    monkeypatch.setattr(triton_tile_lists, "FIRST_GUESS", 0.1)
     scene, weight = scene_and_weight(3, (60, 18, 23), 2, is_general=False)
     check_equal(scene, weight)
 
@@ -120,7 +122,7 @@ def test_lists_that_do_not_fit_are_made_again(monkeypatch: pytest.MonkeyPatch) -
 def test_too_many_pairs_are_left_to_torch(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(triton_backend, "MAX_PAIRS", 3)
+    monkeypatch.setattr(triton_tile_lists, "MAX_PAIRS", 3)
     scene, weight = scene_and_weight(4, (60, 18, 23), 2, is_general=False)
     with caplog.at_level(logging.WARNING):
         check_equal(scene, weight)

@@ -1,0 +1,163 @@
+"""Launches of the blending kernels: images of the lists, and gradients of the images (SPEC 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from common.rasterizer import triton_blending
+from common.rasterizer.triton_canvas import Canvas, image_of_tiles
+from common.rasterizer.triton_footprints import Footprints
+from common.rasterizer.triton_tile_lists import CELLS, Lists
+
+CELL_PIXELS = 16
+SEGMENT = 256  # slots that the backward walks in one piece
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How blending is cut up; measured on an H200 with 220,000 Gaussians on 1024 x 576 pixels."""
+
+    k: int  # Gaussians at a time in the forward
+    k_backward: int
+    registers_backward: int | None  # at most; fewer registers, more programs at once
+    programs_backward: int = 24  # for every multiprocessor
+    n_warps: int = 1
+
+
+TUNING = {  # by the channels that are reserved
+    16: Tuning(k=64, k_backward=32, registers_backward=168),
+    32: Tuning(k=32, k_backward=32, registers_backward=168),
+    64: Tuning(k=32, k_backward=16, registers_backward=None),
+}
+
+
+@dataclass(frozen=True)
+class Trail:
+    """What the forward leaves for the backward."""
+
+    used: Tensor  # (n_cells,) int32 end of what was looked at of each list
+    work: Tensor  # (2,) int32 how many starts, how many checkpoints
+    start: Tensor  # (n_cells,) int32 cells whose lists are not empty
+    place: Tensor  # (most checkpoints, 2) int32 cell, slot
+    checkpoint: Tensor  # (most checkpoints, C + 1, 16)
+
+
+@lru_cache(maxsize=64)
+def _attached(is_detached: tuple[tuple[bool, ...], ...], device: torch.device) -> Tensor:
+    """(images, C) from each image's flags; missing channels are detached."""
+    width = max(map(len, is_detached))
+    rows = [[0.0 if flag else 1.0 for flag in flags] + [0.0] * (width - len(flags)) for flags in is_detached]
+    return torch.tensor(rows, device=device)
+
+
+@lru_cache(maxsize=8)
+def _n_multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@lru_cache(maxsize=8)
+def _precision(device: torch.device) -> str:
+    """How dot products keep float32 accuracy: as three products in tf32 where the device has it."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return "ieee"
+    return "tf32"
+
+
+def _reserved(n_channels: int) -> int:
+    """Channels that programs reserve: dot products need a power of two from 16."""
+    return max(16, 1 << (n_channels - 1).bit_length())
+
+
+def blend(
+    canvas: Canvas, background: Tensor, footprints: Footprints, lists: Lists, channels: Tensor, keep: bool
+) -> tuple[Tensor, Trail]:
+    """Image (C, H, W) of the canvas and, if `keep`, what the backward needs."""
+    (n, n_channels), device = channels.shape, channels.device
+    capacity, n_cells = len(lists.slot) // CELLS, lists.range.shape[1]
+    image = channels.new_empty(n_channels, canvas.height, canvas.width)
+    reserved = _reserved(n_channels)
+    tuning = TUNING[reserved]
+    n_checkpoints = len(lists.slot) // SEGMENT + 1 if keep else 1
+    trail = Trail(
+        used=torch.empty(n_cells, dtype=torch.int32, device=device),
+        work=torch.zeros(2, dtype=torch.int32, device=device),
+        start=torch.empty(n_cells if keep else 1, dtype=torch.int32, device=device),
+        place=torch.empty(n_checkpoints, 2, dtype=torch.int32, device=device),
+        checkpoint=channels.new_empty(n_checkpoints, n_channels + 1, CELL_PIXELS),
+    )
+    triton_blending.blend[(n_cells,)](
+        lists.slot,
+        lists.range,
+        lists.schedule,
+        footprints.row,
+        channels,
+        background.contiguous(),
+        footprints.end[n - 1 :],
+        image,
+        trail.used,
+        trail.work,
+        trail.start,
+        trail.place,
+        trail.checkpoint,
+        n_cells,
+        capacity,
+        canvas.width,
+        canvas.height,
+        n_channels,
+        K=tuning.k,
+        CHANNELS=reserved,
+        SEGMENT=SEGMENT if keep else 0,
+        PRECISION=_precision(device),
+        num_warps=tuning.n_warps,
+    )
+    return image, trail
+
+
+def unblend(
+    canvas: Canvas,
+    is_detached: tuple[tuple[bool, ...], ...],
+    channels: Tensor,
+    image: Tensor,
+    d_image: Tensor,
+    row: Tensor,
+    trail: Sequence[Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Moments (N, 8) of the exponents' gradients and the gradient of the channels.
+
+    is_detached: flags of each image's channels; trail: lists, then the Trail.
+    """
+    (n, n_channels), device = channels.shape, channels.device
+    reserved = _reserved(n_channels)
+    tuning = TUNING[reserved]
+    moments, d_channels = channels.new_zeros(n, 8), torch.zeros_like(channels)
+    slot, ranges, *left = trail
+    triton_blending.unblend[(tuning.programs_backward * _n_multiprocessors(device),)](
+        slot,
+        ranges,
+        row,
+        channels,
+        *left,
+        _attached(is_detached, device),
+        image_of_tiles(canvas, device),
+        image,
+        d_image.contiguous(),
+        moments,
+        d_channels,
+        canvas.width,
+        canvas.height,
+        n_channels,
+        K=tuning.k_backward,
+        CHANNELS=reserved,
+        SEGMENT=SEGMENT,
+        PRECISION=_precision(device),
+        num_warps=tuning.n_warps,
+        maxnreg=tuning.registers_backward,
+    )
+    return moments, d_channels

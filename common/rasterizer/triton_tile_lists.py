@@ -1,0 +1,81 @@
+"""Launches of the kernels that list the Gaussians of every tile and cell, and how much room the lists get (SPEC 10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.rasterizer import triton_lists
+from common.rasterizer.triton_footprints import Footprints
+
+CELLS = 4  # of a tile: 4 x 4 pixels each, which one program blends
+MAX_PAIRS = 2**28  # memory: about 40 bytes a pair, more with many channels
+SPARE = 1.15  # capacity over what was last needed
+GRAPH_SPARE = 1.2  # again, for what a graph's other frames need
+ROUNDING = 16384  # of capacities
+FIRST_GUESS = 3  # pairs for every Gaussian
+LARGEST_INT16 = 2**15 - 1
+PAIR_BLOCK = 512
+SPLIT_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Which Gaussians touch each cell, front to back."""
+
+    slot: Tensor  # (4 capacity,) int32
+    range: Tensor  # (2, n_cells) int32
+    schedule: Tensor  # (n_tiles,) tiles in the order in which they are blended
+
+
+def list_gaussians(footprints: Footprints, tiles_x: int, n_tiles: int, capacity: int) -> Lists:
+    """The lists, with room for `capacity` pairs of a Gaussian and a tile."""
+    device, n = footprints.row.device, len(footprints.order)
+    is_short = n_tiles <= 2 * LARGEST_INT16
+    offset = LARGEST_INT16 + 1 if is_short else 0
+    key = torch.empty(capacity, dtype=torch.int16 if is_short else torch.int32, device=device)
+    gaussian = torch.empty(capacity, dtype=torch.int32, device=device)
+    triton_lists.list_pairs[(-(-capacity // PAIR_BLOCK),)](
+        footprints.order,
+        footprints.end,
+        footprints.box,
+        key,
+        gaussian,
+        n,
+        tiles_x,
+        n_tiles,
+        capacity,
+        N_STEPS=n.bit_length(),
+        OFFSET=offset,
+        BLOCK=PAIR_BLOCK,
+    )
+    key, pair = torch.sort(key, stable=True)
+    slot = torch.empty_like(gaussian)
+    ranges = torch.zeros(2, n_tiles, dtype=torch.int32, device=device)
+    triton_lists.list_slots[(-(-capacity // PAIR_BLOCK),)](
+        key, pair, gaussian, slot, ranges, n_tiles, capacity, OFFSET=offset, BLOCK=PAIR_BLOCK
+    )
+    rank = torch.empty(n_tiles, dtype=torch.uint8, device=device)
+    triton_lists.rank_lists[(-(-n_tiles // PAIR_BLOCK),)](ranges, rank, n_tiles, BLOCK=PAIR_BLOCK)
+    schedule = torch.sort(rank).indices  # the longest lists decide how long a call takes
+    cell_slot = torch.empty(CELLS * capacity, dtype=torch.int32, device=device)
+    cell_ranges = torch.empty(2, CELLS * n_tiles, dtype=torch.int32, device=device)
+    triton_lists.split_lists[(n_tiles,)](
+        slot,
+        ranges,
+        schedule,
+        footprints.box,
+        cell_slot,
+        cell_ranges,
+        n_tiles,
+        tiles_x,
+        BLOCK=SPLIT_BLOCK,
+    )
+    return Lists(cell_slot, cell_ranges, schedule)
+
+
+def rounded(n_pairs: float) -> int:
+    """A capacity for so many pairs and some more."""
+    return max(-(-int(SPARE * n_pairs) // ROUNDING), 1) * ROUNDING
