@@ -87,7 +87,7 @@ class TritonPosing:
         self.expression_row[static.expression_index] = torch.arange(
             n_expression, dtype=torch.int32, device=device
         )
-        self.expression_dirs = static.expression_dirs.reshape(3 * n_expression, -1)
+        self.expression_dirs = static.expression_dirs.flatten(0, 1)
         self.order = static.order.int()
         self.no_offset = static.base.new_zeros(1, 3)
         self.out = torch.empty_like(static.base)
@@ -141,13 +141,16 @@ class TritonPosing:
 
 def _net(net: OffsetNet, n_terms: int) -> TritonNet | OffsetNet:
     """The net as a kernel where its shape and the device allow, else in torch."""
-    device = net.features.device
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < MIN_CAPABILITY:
+    if not _has_matrix_units(net.features.device):
         return net
     try:
         return TritonNet(net, n_terms)
     except ValueError:
         return net
+
+
+def _has_matrix_units(device: torch.device) -> bool:
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= MIN_CAPABILITY
 
 
 def prepared_nodes(static: StaticAvatar) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from common.gpu import lookup_kernels as kernels
-from common.gpu.rooms import is_capturing, watch
+from common.gpu import rooms
 
 BLOCK = 16  # Gaussians to a program
 STENCILS = 128
@@ -37,8 +37,8 @@ class _Lookup(torch.autograd.Function):
         while True:
             rows, weights, count = _find_rows(table, points, steps, room, with_slopes=False)
             most = count.amax() if n else count.new_zeros(())
-            if is_capturing(points.device):
-                watch(most, room)
+            if rooms.is_capturing(points.device):
+                rooms.watch(most, room)
                 break
             needed = int(most)
             _rooms[points.device] = max(_rooms.get(points.device, 0), math.ceil(SPARE * needed))
