@@ -48,6 +48,15 @@ class _Graph:
 
 
 @dataclass
+class _Measured:
+    """A step that was made once without a graph, and is yet to be captured."""
+
+    static: StaticFrame
+    names: tuple[str, ...]
+    terms: Tensor  # (terms,)
+
+
+@dataclass
 class _Step:
     """A step that may still be at work."""
 
@@ -78,7 +87,9 @@ class FastStep:
         self.table = objective.model.smplx_param_dict
         self.objective = copy.copy(objective)
         if isinstance(objective.perceptual, Lpips):
-            self.objective.perceptual = self._half_precision(objective.perceptual, low_memory)
+            self.objective.perceptual = self._half_precision(
+                objective.perceptual, low_memory, objective.avatar.mean_offset.device
+            )
         self.losses: Callable[[Frame, SmplxPose], Losses] = (
             self.objective.fitting if is_fit else self.objective.training
         )
@@ -86,9 +97,7 @@ class FastStep:
         self.stream = torch.cuda.Stream(self.device)
         self.pool = torch.cuda.graph_pool_handle()
         self.graphs: dict[Kind, _Graph] = {}
-        self.measured: dict[
-            Kind, tuple[tuple[str, ...], Tensor]
-        ] = {}  # warmed up: names and values of the terms
+        self.measured: dict[Kind, _Measured] = {}
         self.waiting: deque[_Step] = deque()
         self.is_attached = self.has_worked = False
         self.keeps_features = not low_memory  # of the photo, if there is one only
@@ -99,10 +108,10 @@ class FastStep:
         optimizer.register_load_state_dict_post_hook(self._forget_state)
 
     @staticmethod
-    def _half_precision(exact: Lpips, low_memory: bool) -> nn.Module:
+    def _half_precision(exact: Lpips, low_memory: bool, device: torch.device) -> nn.Module:
         from common.gpu.perceptual import HalfLpips
 
-        has_bf16 = torch.cuda.get_device_capability() >= (8, 0)
+        has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
         return HalfLpips(exact, 1 if low_memory else 3, torch.bfloat16 if has_bf16 else torch.float16)
 
     def __call__(self, frame: Frame | PackedFrame, factor: float) -> Losses | None:
@@ -161,7 +170,7 @@ class FastStep:
             again = list(self.waiting)
             self.waiting.clear()
             self.is_left_out.zero_()
-            self.graphs.pop(_kind(step.packed), None)  # the next one measures how much room it needs
+            self._drop(_kind(step.packed))  # the next one measures how much room it needs
             logger.debug("%s needs more room than its graph has", step.packed.name)
             for one in again:
                 self._replay(one.packed, one.factor, one.terms)
@@ -178,7 +187,9 @@ class FastStep:
         in_table = {id(parameter) for parameter in self.table.parameters()}
         groups = [g for g in self.optimizer.param_groups if id(g["params"][0]) not in in_table]
         self.avatar_adam = AvatarAdam(self.optimizer, groups, self.base_lr)
-        self.graphs.clear()
+        self.measured.clear()
+        for kind in list(self.graphs):
+            self._drop(kind)
         self.factor = None
         self.is_attached = True
 
@@ -237,13 +248,12 @@ class FastStep:
 
     @torch.no_grad()
     def _remember_photo(self, packed: PackedFrame, static: StaticFrame) -> None:
-        """If there is one photo only, its perceptual features are constants."""
+        """If there is one photo only, the perceptual features of its images in `static` are constants."""
         perceptual = self.objective.perceptual
         if isinstance(perceptual, Lpips | None) or not packed.is_captured:
             return
         perceptual.remembered.clear()  # type: ignore[attr-defined]
         if self.keeps_features and len(self.table.frames(packed.split)) == 1:
-            static.fill(packed)
             self._look_at(static.frame)
             images = [static.images[name] for name in ("image", "albedo", "face_patch")]
             perceptual.remember(images)  # type: ignore[attr-defined]
@@ -254,27 +264,35 @@ class FastStep:
         if kind not in self.graphs:
             if len(self.graphs) >= MAX_GRAPHS:
                 self.settle()
-                self.graphs.pop(next(iter(self.graphs)))
+                self._drop(next(iter(self.graphs)))
             self.graphs[kind] = self._capture(packed)
         return self.graphs[kind]
+
+    def _drop(self, kind: Kind) -> None:
+        """Give up a graph that is not at work; and features, which are known by their image's place in memory."""
+        self.graphs.pop(kind, None)
+        if kind[0] and not isinstance(self.objective.perceptual, Lpips | None):
+            self.objective.perceptual.remembered.clear()  # type: ignore[attr-defined]
 
     def _warm_up(self, examples: list[PackedFrame]) -> None:
         """One step without an update for each kind: measures rooms, compiles, allocates what stays.
 
+        On the very tensors that the capture will use, so that it finds nothing to be done for the first time.
         All kinds before the first capture: a graph's memory is of no use to steps outside graphs.
         """
         for packed in {_kind(packed): packed for packed in examples}.values():
             if _kind(packed) not in self.measured:
                 static = StaticFrame(packed, self.device)
                 static.fill(packed)
+                self._remember_photo(packed, static)
                 self.row_index.fill_(self.rows_of[packed.split, packed.index])
                 self.stream.wait_stream(torch.cuda.current_stream(self.device))
                 with torch.cuda.stream(self.stream):
                     names, values = self._step(static.frame, None)
                 torch.cuda.current_stream(self.device).wait_stream(self.stream)
                 torch.cuda.synchronize(self.device)
-                self.measured[_kind(packed)] = names, values.clone()
-                del static, values
+                self.measured[_kind(packed)] = _Measured(static, names, values.clone())
+                del values
         torch.cuda.empty_cache()  # what a graph needs it allocates for itself
 
     def _capture(self, packed: PackedFrame) -> _Graph:
@@ -293,13 +311,11 @@ class FastStep:
 
     def _captured(self, packed: PackedFrame) -> _Graph:
         self._warm_up([packed])
-        names, last = self.measured.pop(_kind(packed))
-        static = StaticFrame(packed, self.device)
-        self._remember_photo(packed, static)
+        measured = self.measured.pop(_kind(packed))
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
-            self._step(static.frame, last)
-        return _Graph(static, graph, names, last)
+            self._step(measured.static.frame, measured.terms)
+        return _Graph(measured.static, graph, measured.names, measured.terms)
 
 
 def is_possible(device: torch.device) -> bool:

@@ -153,7 +153,7 @@ class GpuDrawing:
         torch.cuda.synchronize(self.device)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # readers pin memory meanwhile
                 draw()
         except RuntimeError as error:
             torch.cuda.synchronize(self.device)

@@ -50,6 +50,8 @@ def _moved(value: Any) -> Any:
 def on_cuda() -> Iterator[None]:
     """Within it, torch computes on the GPU, through the kernels of the fast training step."""
     torch.set_default_device("cuda")
+    allows_tf32 = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False  # the golden arrays have float32 accuracy
     compare = torch.testing.assert_close
     torch.testing.assert_close = lambda a, b, **options: compare(a, b, **{"check_device": False, **options})
     try:
@@ -57,4 +59,5 @@ def on_cuda() -> Iterator[None]:
             yield
     finally:
         torch.set_default_device(None)
+        torch.backends.cudnn.allow_tf32 = allows_tf32
         torch.testing.assert_close = compare
