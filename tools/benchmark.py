@@ -1,4 +1,4 @@
-"""Measure rasterizer, training, animation, start-up and field preparation; one table and one JSON file."""
+"""Measure rasterizer, training, its memory, animation, start-up and field; one table and one JSON file."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch
 
 from common.benchmark.animation import AnimationTimes, measure_animation
 from common.benchmark.rasterizer import RasterizerTimes, measure_rasterizers
 from common.benchmark.scene import front_camera, posed_gaussians
 from common.benchmark.start import StartTimes, measure_field, measure_start
+from common.benchmark.steps_alone import WAYS, StepsAlone, measure_alone
 from common.benchmark.table import as_json, as_table
 from common.benchmark.timing import Timer, host_peak_mib, machine
 from common.benchmark.training import StepTimes, measure_step, profile
 from common.command_line import parse
-from common.determinism import make_deterministic, replace_pools
 from common.engine import Shot
 from common.errors import UserError, run_command
 from common.io.atomic import atomic_path
@@ -35,7 +34,7 @@ from main.setup import choose_device, load_body
 from main.train_options import TrainArgs
 from main.train_setup import make_fast, make_trainer
 
-Section = Literal["rasterizer", "training", "animation", "start", "field"]
+Section = Literal["rasterizer", "training", "memory", "animation", "start", "field"]
 SIZES = {"full": "demo_full", "bench": "demo_bench", "small": "demo", "tiny": "demo_tiny"}
 RASTERIZER = {"full": (1024, 576, 2), "bench": (1024, 576, 2), "small": (320, 240, 1), "tiny": (96, 64, 0)}
 PERCEPTUAL = {
@@ -56,7 +55,7 @@ class BenchmarkArgs:
     size: Literal["auto", "full", "bench", "small", "tiny"] = "auto"
     """Demo subject to measure on, made on first use: 1024 x 576 pixels and 221,484 Gaussians (full; bench: the same
     with few frames), small, or tiny; auto: bench on a GPU, small on a CPU, tiny with --quick."""
-    only: str = "rasterizer,training,animation,start,field"
+    only: str = "rasterizer,training,memory,animation,start,field"
     """What to measure, separated by commas."""
     quick: bool = False
     """As few repetitions as possible: to see that it works, not to quote."""
@@ -105,6 +104,8 @@ def main(args: BenchmarkArgs) -> None:
         results["field"] = measure_field(load_body(train, 0), settings, device)
     if "rasterizer" in sections:
         results["rasterizer"] = rasterizer(args, size, timer)
+    if "memory" in sections:
+        results["memory"] = memory(args, train, timer)
     if sections & {"training", "animation"} or args.profile is not None:
         subject = setup.open_subject(train)
         job = training_job(train, subject, device)
@@ -122,11 +123,24 @@ def main(args: BenchmarkArgs) -> None:
 
 def start(train: TrainArgs, is_once: bool) -> StartTimes:
     """Start-up, in processes of their own; the subject and the field are there before."""
+    return measure_start([*options_of(train), "--no_lpips"], is_once)
+
+
+def memory(args: BenchmarkArgs, train: TrainArgs, timer: Timer) -> list[StepsAlone]:
+    """Steps each way in a process of its own; on a CPU there is one way."""
+    options, few = options_of(train), max(1, timer.repeats // 10)
+    if not timer.is_cuda:
+        return [measure_alone("plain", options, timer.repeats, not args.quick)]
+    repeats = {"plain": few, "deterministic": max(1, few // 3)}
+    return [measure_alone(way, options, repeats.get(way, timer.repeats), not args.quick) for way in WAYS]
+
+
+def options_of(train: TrainArgs) -> list[str]:
+    """The options for a process of its own; the subject and the field are there afterwards."""
     setup.open_subject(train)
     setup.load_field(train)
-    options = ["--subject_id", train.subject_id, "--device", train.device, "--no_lpips"]
-    options += ["--paths.subjects", str(train.paths.subjects), "--paths.output", str(train.paths.output)]
-    return measure_start(options, is_once)
+    places = ["--paths.subjects", str(train.paths.subjects), "--paths.output", str(train.paths.output)]
+    return ["--subject_id", train.subject_id, "--device", train.device, *places]
 
 
 def rasterizer(args: BenchmarkArgs, size: str, timer: Timer) -> list[RasterizerTimes]:
@@ -144,7 +158,7 @@ def rasterizer(args: BenchmarkArgs, size: str, timer: Timer) -> list[RasterizerT
 def training(
     args: BenchmarkArgs, train: TrainArgs, job: Job, subject: Subject, timer: Timer
 ) -> list[StepTimes]:
-    """Captured and generated frames: the plain path, on a GPU also the fast and the deterministic one."""
+    """Captured and generated frames: the plain path, on a GPU also the fast one; and their stages."""
     device = timer.device
     perceptual = None if args.quick else random_lpips("vgg").to(device)
     objective = Objective(job.model, train.config.loss, job.initial_rgb, perceptual)
@@ -152,9 +166,8 @@ def training(
     plain = make_trainer(replace(train, plain_step=True), job, subject, perceptual, device)
     few = replace(timer, repeats=max(1, timer.repeats // 10)) if timer.is_cuda else timer
 
-    def rows(path: str, trainer: Any, timer: Timer, has_stages: bool = True) -> list[StepTimes]:
-        has_stages = has_stages and not args.quick
-        return [measure_step(trainer, objective, frame, path, timer, has_stages) for frame in frames]
+    def rows(path: str, trainer: Any, timer: Timer) -> list[StepTimes]:
+        return [measure_step(trainer, objective, frame, path, timer, not args.quick) for frame in frames]
 
     found = rows("plain", plain, few)
     traced, frame = plain, frames[0]
@@ -165,12 +178,6 @@ def training(
         traced = fast
     if args.profile is not None:
         trace(traced, frame, timer, args.profile, 1 if args.quick else 3)
-    if timer.is_cuda:
-        make_deterministic(device)
-        if perceptual is not None:
-            replace_pools(perceptual)
-        found += rows("deterministic", plain, few, has_stages=False)
-        torch.use_deterministic_algorithms(False)
     return found
 
 

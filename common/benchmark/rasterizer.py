@@ -30,6 +30,7 @@ class RasterizerTimes:
     forward_graph: float | None
     both: float | None  # forward and backward
     both_graph: float | None
+    difference: float | None = None  # of the image from this repository's, on average; colours are in [0, 1]
     note: str = ""  # why there are no times
 
 
@@ -49,27 +50,32 @@ def measure_rasterizers(
     others: dict[str, Callable[[Gaussians, Camera], Draw]] = {"gsplat": _gsplat}
     if n_channels == 3:  # it knows no other number
         others["mip-splatting"] = _mip_splatting
-    rows = [_measure(OURS, ours, gaussians, n_channels, timer)]
+    rows = [_measure(OURS, ours, ours, gaussians, n_channels, timer)]
     if not timer.is_cuda:
         return rows
     for name, prepare in others.items():
         try:
-            rows.append(_measure(name, prepare(gaussians, camera), gaussians, n_channels, timer))
+            rows.append(_measure(name, prepare(gaussians, camera), ours, gaussians, n_channels, timer))
         except ImportError:
-            rows.append(RasterizerTimes(name, n_channels, None, None, None, None, NOT_INSTALLED))
+            rows.append(RasterizerTimes(name, n_channels, None, None, None, None, note=NOT_INSTALLED))
         except Exception as error:  # noqa: BLE001 - a package of others that fails is only not compared
             first_line, *_ = str(error).strip().splitlines() or [""]
             reason = f"{type(error).__name__}: {first_line}"
             logger.warning("%s cannot be measured: %s", name, reason)
-            rows.append(RasterizerTimes(name, n_channels, None, None, None, None, reason))
+            rows.append(RasterizerTimes(name, n_channels, None, None, None, None, note=reason))
     return rows
 
 
-def _measure(what: str, draw: Draw, gaussians: Gaussians, n_channels: int, timer: Timer) -> RasterizerTimes:
+def _measure(
+    what: str, draw: Draw, ours: Draw, gaussians: Gaussians, n_channels: int, timer: Timer
+) -> RasterizerTimes:
     generator = torch.Generator().manual_seed(n_channels)
     channels = torch.rand(len(gaussians.mean), n_channels, generator=generator).to(timer.device)
     leaves = [tensor.clone().requires_grad_() for tensor in (gaussians.mean, gaussians.scale, channels)]
-    weight = torch.randn_like(draw(leaves))
+    with torch.no_grad():
+        image = draw(leaves)
+        difference = float((image - ours(leaves)).abs().mean())
+    weight = torch.randn_like(image)
 
     def forward() -> Tensor:
         with torch.no_grad():
@@ -85,6 +91,7 @@ def _measure(what: str, draw: Draw, gaussians: Gaussians, n_channels: int, timer
         forward_graph=timer.captured_ms(forward),
         both=timer.median_ms(both),
         both_graph=timer.captured_ms(both),
+        difference=None if draw is ours else difference,
     )
 
 
@@ -148,6 +155,8 @@ def _mip_splatting(gaussians: Gaussians, camera: Camera) -> Draw:
         "subpixel_offset": torch.zeros(camera.height, camera.width, 2, device=device),
     }
     known = package.GaussianRasterizationSettings._fields
+    if "kernel_size" not in known:
+        raise ImportError("diff_gaussian_rasterization is not mip-splatting's")
     chosen = package.GaussianRasterizationSettings(**{k: v for k, v in settings.items() if k in known})
     opacity = torch.ones(n, 1, device=device)
     quaternion = torch.tensor([1.0, 0.0, 0.0, 0.0], device=device).expand(n, 4).contiguous()

@@ -9,6 +9,7 @@ from typing import Any
 from common.benchmark.animation import AnimationTimes
 from common.benchmark.rasterizer import OURS, RasterizerTimes
 from common.benchmark.start import StartTimes
+from common.benchmark.steps_alone import StepsAlone
 from common.benchmark.training import StepTimes
 
 
@@ -32,8 +33,19 @@ def rasterizer_lines(rows: Sequence[RasterizerTimes]) -> list[str]:
         ours, theirs = best.get(r.n_channels), r.both_graph or r.both
         ratio = "-" if r.what == OURS or not ours or not theirs else f"{theirs / ours:.1f} x"
         times = [_cell(t) for t in (r.forward, r.forward_graph, r.both, r.both_graph)]
-        cells.append([r.what, str(r.n_channels), *times, ratio, r.note])
-    heads = ("rasterizer, ms", "channels", "forward", "(graph)", "both", "(graph)", "time to ours", "")
+        difference = "-" if r.difference is None else f"{r.difference:.1e}"
+        cells.append([r.what, str(r.n_channels), *times, ratio, difference, r.note])
+    heads = (
+        "rasterizer, ms",
+        "channels",
+        "forward",
+        "(graph)",
+        "both",
+        "(graph)",
+        "time to ours",
+        "difference",
+        "",
+    )
     return _lines(heads, cells)
 
 
@@ -49,7 +61,6 @@ def step_lines(rows: Sequence[StepTimes]) -> list[str]:
         "losses",
         "backward",
         "optimiser+",
-        "peak MiB",
     )
     cells = [
         [
@@ -58,8 +69,21 @@ def step_lines(rows: Sequence[StepTimes]) -> list[str]:
             _cell(r.step),
             f"{1e3 / r.step:.1f}",
             *(_cell(t) for t in (r.avatar, r.renders, r.losses, r.backward, r.optimizer)),
-            "-" if r.peak_mib is None else f"{r.peak_mib:.0f}",
         ]
+        for r in rows
+    ]
+    return _lines(heads, cells)
+
+
+def alone_lines(rows: Sequence[StepsAlone]) -> list[str]:
+    """Milliseconds of whole steps and the peak of memory, each way in a process of its own."""
+    heads = ("step alone, ms", "captured", "generated", "tensors MiB", "reserved MiB", "host MiB")
+
+    def mib(value: float | None) -> str:
+        return "-" if value is None else f"{value:.0f}"
+
+    cells = [
+        [r.way, _cell(r.captured), _cell(r.generated), *map(mib, (r.tensors_mib, r.reserved_mib, r.host_mib))]
         for r in rows
     ]
     return _lines(heads, cells)
@@ -99,6 +123,7 @@ def as_table(results: dict[str, Any]) -> str:
     for name, lines in (
         ("rasterizer", rasterizer_lines),
         ("training", step_lines),
+        ("memory", alone_lines),
         ("animation", animation_lines),
         ("start", start_lines),
     ):

@@ -66,7 +66,7 @@ class Timer:
         torch.cuda.synchronize(self.device)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 call()
         except RuntimeError:
             torch.cuda.synchronize(self.device)

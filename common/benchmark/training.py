@@ -1,4 +1,4 @@
-"""Training steps a second, what a step's time goes into, and the memory it takes."""
+"""Training steps a second, and what a step's time goes into."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from common import gpu
-from common.benchmark.timing import MIB, Timer
+from common.benchmark.timing import Timer
 from common.objective import Objective
 from common.trainer import Trainer
 from data.dataset import Frame
@@ -21,14 +21,13 @@ class StepTimes:
     """One kind of frame; milliseconds. The stages are differences of ever longer prefixes of a step."""
 
     kind: str  # captured or generated
-    path: str  # plain, fast or deterministic
+    path: str  # plain or fast
     step: float
     avatar: float | None  # posing, forward
     renders: float | None
     losses: float | None
     backward: float | None
     optimizer: float | None  # and all else of a step
-    peak_mib: float | None  # of GPU memory
 
 
 def measure_step(
@@ -38,15 +37,11 @@ def measure_step(
     on_device = frame.to(timer.device)
     fed: Any = frame if trainer.store is None else trainer.store.frames([(frame.split, frame.index)])
     fed = fed if isinstance(fed, Frame) else next(iter(fed))
-    if timer.is_cuda:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(timer.device)
     step = timer.median_ms(lambda: trainer.step(fed, 0))
     trainer.settle()
-    peak = torch.cuda.max_memory_allocated(timer.device) / MIB if timer.is_cuda else None
     kind = "captured" if frame.is_captured else "generated"
     if not has_stages:
-        return StepTimes(kind, path, step, None, None, None, None, None, peak)
+        return StepTimes(kind, path, step, None, None, None, None, None)
     is_fast = trainer.fast is not None
     shown = trainer.fast.objective if trainer.fast is not None else objective
     prefixes = [_prefix_ms(call, timer, is_fast) for call in _prefixes(shown, on_device)]
@@ -60,7 +55,6 @@ def measure_step(
         losses=losses - renders,
         backward=backward - losses,
         optimizer=step - backward,
-        peak_mib=peak,
     )
 
 
@@ -90,9 +84,13 @@ def _prefix_ms(call: Callable[[], object], timer: Timer, is_fast: bool) -> float
     """Time of a prefix: as a graph with the fast step's kernels, or as it is."""
     if not is_fast:
         return timer.median_ms(call)
-    with gpu.kernels():
-        captured = timer.captured_ms(call)
-        return timer.median_ms(call) if captured is None else captured
+
+    def with_kernels() -> object:
+        with gpu.kernels():  # each time anew: it holds on to what crosses streams
+            return call()
+
+    captured = timer.captured_ms(with_kernels)
+    return timer.median_ms(with_kernels) if captured is None else captured
 
 
 def profile(call: Callable[[], object], timer: Timer, file: str, n_calls: int = 3) -> None:

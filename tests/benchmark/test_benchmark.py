@@ -64,7 +64,7 @@ def test_ratios_are_to_this_repository_and_missing_packages_are_named() -> None:
     rows = [
         RasterizerTimes("this repository", 32, 0.5, 0.25, 1.0, 0.4),
         RasterizerTimes("gsplat", 32, 2.0, None, 8.0, None),
-        RasterizerTimes("mip-splatting", 32, None, None, None, None, NOT_INSTALLED),
+        RasterizerTimes("mip-splatting", 32, None, None, None, None, note=NOT_INSTALLED),
     ]
     lines = rasterizer_lines(rows)
     assert "20.0 x" in lines[2] and NOT_INSTALLED in lines[3]
@@ -90,17 +90,21 @@ def test_the_command_prints_and_writes_the_same(tmp_path: Path) -> None:
     assert as_table({**written, "rasterizer": [RasterizerTimes(**row)]}) in result.stdout
 
 
-def test_training_and_animation_of_the_tiny_subject(tmp_path: Path) -> None:
+def test_training_its_memory_and_animation_of_the_tiny_subject(tmp_path: Path) -> None:
     places = ("--paths.subjects", str(tmp_path / "s"), "--paths.output", str(tmp_path / "o"))
     files = ("--output", str(tmp_path / "b.json"), "--profile", str(tmp_path / "trace.json"))
-    result = run("--only", "training,animation", *places, *files)
+    result = run("--only", "training,memory,animation", *places, *files)
     assert result.returncode == 0, result.stderr
     written = json.loads((tmp_path / "b.json").read_text())
     assert [(row["kind"], row["path"]) for row in written["training"]] == [
         ("captured", "plain"),
         ("generated", "plain"),
     ]
-    assert all(row["step"] > 0 and row["peak_mib"] is None for row in written["training"])
+    assert all(row["step"] > 0 for row in written["training"])
+    (alone,) = written["memory"]
+    assert alone["way"] == "plain" and alone["captured"] > 0 and alone["generated"] > 0
+    assert alone["host_mib"] > 100 and alone["tensors_mib"] is None
+    assert f"{alone['captured']:.3f}" in result.stdout
     animation = written["animation"]
     assert animation["largest_difference"] <= 1
     assert min(animation[name] for name in ("plain", "engine", "encoded")) > 0
