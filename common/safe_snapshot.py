@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.io.atomic import atomic_path
 from common.io.files import open_file
 
+_MAX_HEADER = 2**22  # bytes; a snapshot with three thousand frames takes as many
 _FORMAT = "persona-avatar-1"  # stored with the epoch in the file's metadata
 
 
@@ -26,7 +27,7 @@ def write_safe_snapshot(path: Path, snapshot: Snapshot) -> None:
         try:
             save_file(tensors, temporary, metadata={"format": _FORMAT, "epoch": str(snapshot.epoch)})
         except SafetensorError as error:  # also raised when the disk is full
-            raise UserError(f"cannot write {path}: {error}") from error
+            raise UserError(f"cannot write {path}: {error}; free space or choose another folder") from error
         written = read_safe_snapshot(temporary).network
         if not all(torch.equal(_bits(written[key]), _bits(value)) for key, value in tensors.items()):
             raise UserError(f"{path} came back damaged from the disk; choose another folder")
@@ -39,8 +40,11 @@ def _bits(tensor: Tensor) -> Tensor:
 
 def read_safe_snapshot(path: Path) -> Snapshot:
     """Read what write_safe_snapshot wrote; UserError if it is missing, broken or something else."""
-    open_file(path).close()
     try:
+        with open_file(path) as start:
+            n_bytes = int.from_bytes(start.read(8), "little")
+        if n_bytes > _MAX_HEADER:
+            raise ValueError(f"a header of {n_bytes} bytes")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

@@ -138,11 +138,18 @@ class Subject:
             )
 
     def _identity_problems(self, n_vertices: int | None) -> list[str]:
-        problems = failures(*(partial(read_numbers, *entry) for entry in self._identity_files().values()))
+        try:
+            files = self._identity_files()
+        except UserError as error:  # a link that leads out
+            return [str(error)]
+        problems = failures(*(partial(read_numbers, *entry) for entry in files.values()))
         return problems or failures(lambda: self.check_identity(n_vertices))
 
     def _texture_problems(self) -> list[str]:
-        files = self._texture_files()
+        try:
+            files = self._texture_files()
+        except UserError as error:
+            return [str(error)]
         problems = failures(*(partial(check_image, path) for path in files))
         return problems or failures(
             *(partial(check_image, path, check_image(files[0])) for path in files[1:])
@@ -150,11 +157,14 @@ class Subject:
 
     def _identity_files(self) -> dict[str, tuple[Path, tuple[int, ...]]]:
         """File and shape of each part of the identity."""
-        folder = self.root / CAPTURED / "smplx_optimized"
+        files = {
+            "shape": ("shape_param.json", (N_SHAPE,)),
+            "face_offset": ("face_offset.json", (-1, 3)),
+            "joint_offset": ("joint_offset.json", (N_JOINTS, 3)),
+        }
         return {
-            "shape": (folder / "shape_param.json", (N_SHAPE,)),
-            "face_offset": (folder / "face_offset.json", (-1, 3)),
-            "joint_offset": (folder / "joint_offset.json", (N_JOINTS, 3)),
+            entry: (self._path(CAPTURED, "smplx_optimized", name), shape)
+            for entry, (name, shape) in files.items()
         }
 
     def _texture_files(self) -> tuple[Path, Path, Path, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ _IDS = (
 _SMPLX_ARRAYS = (
     "v_template", "f", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "hands_meanl", "hands_meanr",
 )  # fmt: skip
+_FREE_UV_BYTES, _UV_BYTES_PER_FACE = 2**19, 400  # of a UV map at most; SMPL-X's takes 60 for each face
 _DEFINING = ("v_template", "skinning_weights")  # stored in full even where the rest is stored as float16
 
 
@@ -332,13 +334,24 @@ def read_uv(file: Path, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """UV coordinates (U, 2), v flipped, and their face corners (F, 3), of an .obj of these faces (SPEC 7)."""
     coordinates, corners = [], []
     with open_file(file) as stream, _readable(file):
-        for line in stream.read().decode("utf-8").splitlines():
-            kind, *values = line.split() or [""]
+        text = stream.read(_FREE_UV_BYTES + _UV_BYTES_PER_FACE * len(faces) + 1)
+        if len(text) > _FREE_UV_BYTES + _UV_BYTES_PER_FACE * len(faces):
+            raise ValueError("far larger than a UV map of these faces")
+        for line in io.StringIO(text.decode("utf-8"), newline=None):
+            kind, *values = line.split(maxsplit=4) or [""]
             if kind == "vt":
                 coordinates.append((float(values[0]), 1 - float(values[1])))
             elif kind == "f":
                 corners.append([[int(number) - 1 for number in corner.split("/")[:2]] for corner in values])
+            if len(corners) > len(faces) or len(coordinates) > 3 * len(faces):
+                raise ValueError("it has more faces or coordinates than the model")
         table = np.array(corners, np.int64)  # (F, 3, 2): vertex, uv
         if table.shape != (*faces.shape, 2) or not np.array_equal(table[:, :, 0], faces):
             raise ValueError("its faces are not the model's")
-        return np.array(coordinates, np.float32).reshape(-1, 2), table[:, :, 1]
+        with np.errstate(over="ignore"):  # becomes infinite and is refused
+            uv = np.array(coordinates, np.float32).reshape(-1, 2)
+        if not np.isfinite(uv).all():
+            raise ValueError("coordinates that are not finite")
+        if table[:, :, 1].min(initial=0) < 0 or table[:, :, 1].max(initial=-1) >= len(uv):
+            raise ValueError("faces with coordinates that it does not have")
+        return uv, table[:, :, 1]

@@ -15,7 +15,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -32,10 +32,17 @@ _BROKEN = (
 _PLAIN_TYPES = (str, bytes, int, float, bool, type(None))
 _MAX_DIMENSIONS = 8
 _MAX_TEXT = 80  # characters of a refused name in a message
-# A sparse matrix made dense may have so many elements, and so many for each of its file's bytes besides.
-_FREE_ELEMENTS, _ELEMENTS_PER_BYTE = 2**21, 64
-# A compressed file may inflate to so many bytes, or to so many times its size.
-_FREE_BYTES, _MAX_RATIO = 2**24, 100
+# All arrays together may take so many bytes, and so many for each byte of the pickle besides: sparse matrices are made
+# dense, and arrays can share their bytes.
+_FREE_ARRAY_BYTES, _ARRAY_BYTES_PER_BYTE = 2**24, 2
+# A compressed file may inflate to so many bytes, or to so many times its size; of small things it may hold as many as
+# a file of so many times its size.
+_FREE_BYTES, _MAX_RATIO, _MAX_RATIO_OF_SMALL = 2**24, 100, 8
+_MAX_STEPS, _FREE_STEPS, _BYTES_FOR_STEP = (
+    2**22,
+    2**19,
+    8,
+)  # opcodes; arrays, one a frame, have one for ten bytes
 _COMPRESSED = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda", b"\x1f\x8b")  # zlib by level, gzip
 
 
@@ -170,7 +177,7 @@ _NAMES: dict[str, Callable[..., Any]] = {
 
 class _RecordUnpickler(GuardedUnpickler):
     key_types = (_Record,)  # hashed by identity; sets in chumpy objects hold them
-    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(GuardedUnpickler.dispatch)
+    dispatch: dict[int, Callable[..., None]] = dict(GuardedUnpickler.dispatch)  # noqa: RUF012 (as its parent's)
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         # numpy 2 renamed numpy.core to numpy._core, scipy 1.8 scipy.sparse.csc to scipy.sparse._csc
@@ -219,10 +226,16 @@ def read_pickle(path: Path, what: str, remedy: str) -> Any:
     """The dictionary or list in a pickled file; UserError as `read_model_pickle`, calling the file `what`."""
     with open_file(path) as file:
         try:
-            content = _RecordUnpickler(_inflated(file)).load()
+            n_packed = file.seek(0, io.SEEK_END)
+            pickled = _inflated(file)
+            n_bytes = pickled.seek(0, io.SEEK_END)
+            pickled.seek(0)
+            n_of_small = min(n_bytes, _MAX_RATIO_OF_SMALL * n_packed)
+            n_steps = min(_MAX_STEPS, _FREE_STEPS + n_of_small // _BYTES_FOR_STEP)
+            content = _RecordUnpickler(pickled, n_of_small, n_steps).load()
             if not isinstance(content, dict | list):
                 raise TypeError("it holds no dictionary")
-            return _Converter(max_elements=_FREE_ELEMENTS + _ELEMENTS_PER_BYTE * file.seek(0, 2))(content)
+            return _Converter(_FREE_ARRAY_BYTES + _ARRAY_BYTES_PER_BYTE * n_bytes)(content)
         except _ForeignName as error:
             raise UserError(
                 f"{path} is refused: it contains {error}, and a {what} may hold only numpy, scipy.sparse and "
@@ -235,10 +248,11 @@ def read_pickle(path: Path, what: str, remedy: str) -> Any:
 
 def _inflated(file: BinaryIO) -> BinaryIO:
     """The file itself, or what it inflates to if it was compressed (as joblib.dump does if told)."""
-    start = file.read(2)
     file.seek(0)
+    start = file.read(2)
     if start not in _COMPRESSED:
         return file
+    file.seek(0)
     packed = file.read()
     most = max(_FREE_BYTES, _MAX_RATIO * len(packed))
     inflater = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)  # either header
@@ -252,8 +266,8 @@ def _inflated(file: BinaryIO) -> BinaryIO:
 class _Converter:
     """Plain values, and arrays made of the records; what a pickle refers to often is converted once."""
 
-    def __init__(self, max_elements: int) -> None:
-        self._max_elements = max_elements
+    def __init__(self, max_bytes: int) -> None:
+        self._bytes_left = max_bytes
         # id -> what was converted (so that it stays alive), result
         self._done: dict[int, tuple[Any, Any]] = {}
 
@@ -274,26 +288,40 @@ class _Converter:
             return {str(keys[key]): self(item) for key, item in value.items()}
         if isinstance(value, _Scalar):
             dtype, data = value.args
-            return _from_bytes(data, _to_dtype(dtype), ())[()]
+            return self._from_bytes(data, dtype, ())[()]
         return self._array(value)
 
     def _array(self, value: Any) -> np.ndarray:
         if isinstance(value, _Array):
             _, shape, dtype, is_fortran, data = value.state
-            return _from_bytes(data, _to_dtype(dtype), shape, "F" if is_fortran else "C")
+            return self._from_bytes(data, dtype, shape, "F" if is_fortran else "C")
         if isinstance(value, _Buffer):
             data, dtype, shape, order = value.args
-            return _from_bytes(data, _to_dtype(dtype), shape, "F" if order == "F" else "C")
+            return self._from_bytes(data, dtype, shape, "F" if order == "F" else "C")
         if isinstance(value, _Chumpy):
             return self._array(value.state["x"])
         if isinstance(value, _ChumpySelect):
             source, chosen = (self._array(value.state[key]) for key in ("a", "idxs"))
             if source.dtype.kind not in NUMBERS:
                 raise TypeError("a selection from something else than numbers")
+            self._take(chosen.size * source.itemsize)
             return source.reshape(-1)[chosen].reshape(self(value.state["preferred_shape"]))
         if isinstance(value, _Sparse):
             return self._dense(value)
         raise TypeError(f"a {type(value).__name__.lstrip('_')} where an array was expected")
+
+    def _from_bytes(self, data: Any, dtype: Any, shape: Any, order: Literal["C", "F"] = "C") -> np.ndarray:
+        if isinstance(data, str):  # bytes of a Python 2 pickle
+            data = data.encode("latin1")
+        if not isinstance(data, bytes | bytearray):
+            raise TypeError("array data that are not bytes")
+        self._take(len(data))
+        return np.frombuffer(data, _to_dtype(dtype)).reshape(_checked_shape(shape), order=order).copy()
+
+    def _take(self, n_bytes: int) -> None:
+        self._bytes_left -= n_bytes
+        if self._bytes_left < 0:
+            raise ValueError("arrays far larger than the file")
 
     def _dense(self, record: _Sparse) -> np.ndarray:
         """A compressed sparse matrix as a dense array."""
@@ -306,7 +334,7 @@ class _Converter:
         data, minor, start = (self._array(state[key]) for key in ("data", "indices", "indptr"))
         by_column = isinstance(record, _SparseColumns)
         n_major = shape[1 if by_column else 0]
-        if len(start) != n_major + 1 or shape[0] * shape[1] > self._max_elements:
+        if len(start) != n_major + 1:
             raise ValueError(f"sparse matrix shape {shape}")
         if data.dtype.kind not in NUMBERS or minor.dtype.kind not in "iu" or start.dtype.kind not in "iu":
             raise TypeError("sparse matrix of something else than numbers")
@@ -315,6 +343,7 @@ class _Converter:
         ):
             raise ValueError("sparse matrix entries that do not fit together")
         major = np.repeat(np.arange(n_major), np.diff(start.astype(int)))
+        self._take(math.prod(shape) * data.itemsize)
         dense = np.zeros(shape, data.dtype)
         np.add.at(dense, (minor, major) if by_column else (major, minor), data)
         return dense
@@ -329,14 +358,6 @@ def _to_dtype(record: Any) -> np.dtype:
     if order not in ("<", ">", "=", "|"):
         raise TypeError("an unusual byte order")
     return np.dtype(code if order in "=|" else order + code)
-
-
-def _from_bytes(data: Any, dtype: np.dtype, shape: Any, order: Literal["C", "F"] = "C") -> np.ndarray:
-    if isinstance(data, str):  # bytes of a Python 2 pickle
-        data = data.encode("latin1")
-    if not isinstance(data, bytes | bytearray):
-        raise TypeError("array data that are not bytes")
-    return np.frombuffer(data, dtype).reshape(_checked_shape(shape), order=order).copy()
 
 
 def _checked_shape(shape: Any) -> tuple[int, ...]:

@@ -1,4 +1,5 @@
-"""A pickle machine that reads no more than its file holds and takes no key that is slow to hash.
+"""A pickle machine that reads no more than its file holds, makes not too many things, and takes no key that is slow
+to hash.
 
 What a pickle may name is for the subclass to say (`find_class`); this stops what it can do to time and memory
 without naming anything.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 
 _KEY_TYPES = (str, bytes, bool, float, type(None))
 _MAX_KEY = 2**32  # larger integers can be chosen so that all fall on one place of a dict
@@ -32,19 +33,53 @@ class _Clipped:
 _PythonUnpickler: Any = pickle._Unpickler  # its stubs know the C one's members only
 
 
+_FREE_MADE, _BYTES_FOR_EACH = 20_000, 16
+# Opcodes after which there is another container or object: tens of bytes of memory for one or two in the file.
+_MAKING = frozenset(
+    code[0]
+    for code in (
+        pickle.EMPTY_LIST, pickle.LIST, pickle.EMPTY_DICT, pickle.DICT, pickle.EMPTY_SET, pickle.FROZENSET,
+        pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.REDUCE, pickle.NEWOBJ,
+        pickle.NEWOBJ_EX, pickle.OBJ, pickle.INST, pickle.MARK, pickle.GLOBAL, pickle.STACK_GLOBAL,
+        pickle.BYTEARRAY8,
+    )
+)  # fmt: skip
+
+
+class _Counted(dict[int, Callable[..., None]]):
+    """What each opcode does, which ends a pickle of too many opcodes or containers."""
+
+    def __init__(self, dispatch: dict[int, Callable[..., None]], max_steps: int, max_made: int) -> None:
+        super().__init__(dispatch)
+        self._steps_left = max_steps
+        self._made_left = max_made
+
+    def __getitem__(self, code: int) -> Callable[..., None]:
+        self._steps_left -= 1
+        if code in _MAKING:
+            self._made_left -= 1
+        if self._steps_left < 0 or self._made_left < 0:
+            raise pickle.UnpicklingError("too many small things for its size")
+        return super().__getitem__(code)
+
+
 class GuardedUnpickler(_PythonUnpickler):
     """The unpickler written in Python: a flipped byte makes the C one allocate gigabytes for its memo.
 
     Keys of dicts and elements of sets may be text, bytes, small numbers and instances of `key_types`: nested
-    tuples take exponential time to hash. Anything else raises UnpicklingError.
+    tuples take exponential time to hash. Anything else raises UnpicklingError, and so do over `max_steps` opcodes
+    (a second for three hundred thousand) and over a container or object for each 16 bytes of a file of `n_bytes`
+    (frames of nested lists of three numbers have one for 18 or more).
     """
 
     key_types: tuple[type, ...] = ()
-    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(_PythonUnpickler.dispatch)
+    dispatch: dict[int, Callable[..., None]] = dict(_PythonUnpickler.dispatch)  # noqa: RUF012 (an instance's counts)
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, n_bytes: int, max_steps: int) -> None:
         clipped = file if isinstance(file, io.BytesIO) else _Clipped(file)  # BytesIO clips by itself, faster
         super().__init__(clipped, encoding="latin1", fix_imports=False)
+        max_made = _FREE_MADE + n_bytes // _BYTES_FOR_EACH
+        self.dispatch = _Counted(type(self).dispatch, max_steps, max_made)
 
     def get_extension(self, code: int) -> Any:
         raise pickle.UnpicklingError(f"extension code {code}")

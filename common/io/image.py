@@ -9,10 +9,11 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from common.errors import UserError
@@ -22,6 +23,7 @@ from common.io.files import open_file
 MAX_PIXELS = 2**26  # 8192 x 8192
 _FORMATS = ("PNG", "JPEG")  # others can start programs or read other files
 _MAX_INFLATION = 1032  # bytes that deflate makes of one at most
+_MAX_SCANS = 32  # of a progressive JPEG, which has about ten; each costs as much time as the image has pixels
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # 8 bits or less a channel
 _BROKEN = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, OverflowError, MemoryError,
@@ -32,6 +34,7 @@ _FOREGROUND = 127.5  # SPEC 3
 # Pillow warns of what _check_pixels is stricter about, and of animations of which only the first image is read.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", message="Invalid APNG")
+PngImagePlugin.MAX_TEXT_MEMORY = 2**23  # bytes that texts in a PNG may inflate to (Pillow: 64 MiB)
 
 
 def read_rgb(path: Path, size: tuple[int, int] | None = None) -> Tensor:
@@ -97,11 +100,13 @@ def as_png(image: Tensor) -> bytes:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """An image whose header is read and plausible; what goes wrong with it in the block is a UserError."""
     with open_file(path) as file:
-        n_bytes = file.seek(0, 2)
-        file.seek(0)
         try:
+            n_bytes = file.seek(0, 2)
+            file.seek(0)
             with Image.open(file, formats=_FORMATS) as image:
                 _check_pixels(path, image, n_bytes)
+                if image.format != "PNG":
+                    _check_scans(file)
                 yield image
         except (*_BROKEN, UnidentifiedImageError) as error:
             raise UserError(f"{path} is truncated or not an image ({error}); write it again") from error
@@ -117,6 +122,15 @@ def _check_pixels(path: Path, image: Image.Image, n_bytes: int) -> None:
     bits = 1 if image.mode in ("1", "L", "P") else 8 * len(image.getbands())  # packed at the least
     if n_pixels * bits > 8 * _MAX_INFLATION * n_bytes:
         raise ValueError(f"{n_bytes} bytes cannot hold {image.width} x {image.height} pixels")
+
+
+def _check_scans(file: BinaryIO) -> None:
+    """Refuse a JPEG with so many scans that decoding it would take for ever."""
+    position = file.tell()
+    file.seek(0)
+    if file.read().count(b"\xff\xda") > _MAX_SCANS:
+        raise ValueError(f"a JPEG with over {_MAX_SCANS} scans")
+    file.seek(position)
 
 
 def _chw(pixels: np.ndarray) -> Tensor:

@@ -17,17 +17,30 @@ from common.io.files import open_file
 
 _MAX_DEPTH = 16  # of lists in lists
 _MAX_NUMBERS = 2**22  # in a list; larger arrays belong into .npy files
+# Memory of an empty list and of an object with one entry. [[0, 0, 0], ...] needs 12 bytes for each of the file's,
+# so that is allowed; [[], ...] and [{"": 0}, ...] would need twice that and more.
+_LIST_BYTES, _OBJECT_BYTES = 64, 184
+_BYTES_PER_BYTE, _FREE_BYTES = 12, 2**24
 
 
 def read_json(path: Path) -> Any:
     """The content of a json file; UserError if it is missing or is not json."""
     with open_file(path) as file:
         try:
-            return json.loads(file.read())
+            text = file.read()
+            _check_containers(text)
+            return json.loads(text)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}; check the disk") from error
         except (ValueError, RecursionError, MemoryError) as error:
             raise UserError(f"{path} is not valid json ({error}); write it again") from error
+
+
+def _check_containers(text: bytes) -> None:
+    """ValueError for many more lists and objects than a file of numbers has."""
+    n_bytes = _LIST_BYTES * text.count(b"[") + _OBJECT_BYTES * text.count(b"{")
+    if n_bytes > _FREE_BYTES + _BYTES_PER_BYTE * len(text):
+        raise ValueError("too many lists and objects for its size")
 
 
 def read_json_object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -87,7 +100,8 @@ def _count(value: Any, counted: dict[int, int], depth: int) -> int:
     if type(value) not in (list, tuple) or depth > _MAX_DEPTH:
         raise TypeError("not a list of numbers")
     if id(value) not in counted:
-        counted[id(value)] = sum(_count(entry, counted, depth + 1) for entry in value)
+        is_flat = all(kind in (int, float) for kind in set(map(type, value)))
+        counted[id(value)] = len(value) if is_flat else sum(_count(x, counted, depth + 1) for x in value)
         if counted[id(value)] > _MAX_NUMBERS:
             raise TypeError(f"over {_MAX_NUMBERS} numbers")
     return counted[id(value)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zipfile
 import zlib
@@ -46,12 +47,13 @@ def read_npz(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> 
     """Arrays of numbers or text of an .npz by their names; those in `optional` may be missing.
 
     Other arrays are not looked at. UserError if the file is broken, lacks one of `names`, declares sizes that its
-    content does not have, or is a zip bomb (inflates to over 32 MiB and over a hundred times its size).
+    content does not have, or is a zip bomb (inflates to over 32 MiB and over a hundred times its size; each number
+    counts as 8 bytes, because that is what it becomes in computations).
     """
     with _opened(path) as (size, archive):
         members = _members(archive, names, optional)
         headers = {name: _header(archive, info) for name, info in members.items()}
-        total = sum(header.n_bytes for header in headers.values())
+        total = sum(max(header.n_bytes, 8 * math.prod(header.shape)) for header in headers.values())
         if total > max(_FREE_BYTES, _MAX_RATIO * size):
             raise ValueError(f"its {size} bytes inflate to {total}: more than any such file needs")
         return {name: _values(archive, info, headers[name]) for name, info in members.items()}
@@ -80,6 +82,8 @@ def _check_directory(file: BinaryIO) -> int:
     end = tail.rfind(b"PK\x05\x06")
     if end < 0 or int.from_bytes(tail[end + 12 : end + 16], "little") > _MAX_DIRECTORY:
         raise ValueError("no table of contents, or a huge one")
+    if tail[max(0, end - 20) : end].startswith(b"PK\x06\x07"):  # zipfile would believe this other end instead
+        raise ValueError("a zip64 archive, which only files over 4 GiB need")
     return size
 
 

@@ -30,7 +30,14 @@ _ITEM_SIZES = {
     "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8,
     "IntStorage": 4, "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1,
 }  # fmt: skip
-_MAX_PICKLE = 2**27  # bytes of the part without tensors; a snapshot's takes about one
+_MAX_PICKLE = (
+    2**25
+)  # bytes of the part without tensors; a snapshot's with a thousand frames takes four million
+_MAX_STEPS, _FREE_STEPS, _BYTES_FOR_STEP = (
+    2**22,
+    10**5,
+    8,
+)  # opcodes of the pickle; a snapshot has one for ten bytes
 _MAX_NODES = 3 * 10**5  # of containers, counted as often as they appear
 _MAX_DEPTH = 32
 _N_LEGACY_PICKLES = 3  # magic number, protocol and system come first in files of torch before 1.6
@@ -81,8 +88,8 @@ _MADE = _Named("made by a call")
 class _StorageScanner(GuardedUnpickler):
     """Notes which storages a pickle of torch.save refers to, and builds nothing."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file)
+    def __init__(self, file: BinaryIO, n_bytes: int) -> None:
+        super().__init__(file, n_bytes, min(_MAX_STEPS, _FREE_STEPS + n_bytes // _BYTES_FOR_STEP))
         self.n_bytes: dict[str, int] = {}  # storage key -> declared size
 
     def find_class(self, module: str, name: str) -> Any:
@@ -125,7 +132,7 @@ def _check_archive(file: BinaryIO, with_checksums: bool) -> None:
             raise ValueError("its records are larger than the file")
         if records["data.pkl"].file_size > _MAX_PICKLE:
             raise ValueError("an unusual amount of other things than tensors")
-        scanner = _StorageScanner(io.BytesIO(archive.read(records["data.pkl"])))
+        scanner = _StorageScanner(io.BytesIO(archive.read(records["data.pkl"])), size)
         scanner.load()
         for key, n_bytes in scanner.n_bytes.items():
             if records[f"data/{key}"].file_size != n_bytes:
@@ -140,10 +147,10 @@ def _check_legacy(file: BinaryIO) -> None:
     size = file.seek(0, 2)
     file.seek(0)
     for _ in range(_N_LEGACY_PICKLES):
-        _StorageScanner(file).load()
-    scanner = _StorageScanner(file)
+        _StorageScanner(file, size).load()
+    scanner = _StorageScanner(file, size)
     scanner.load()
-    keys = _StorageScanner(file).load()
+    keys = _StorageScanner(file, size).load()
     if not (isinstance(keys, list) and sorted(keys) == sorted(scanner.n_bytes)):
         raise ValueError("its storages are not those that its tensors need")
     for key in keys:

@@ -48,7 +48,11 @@ def load_motion(
     """
     options = options or MotionOptions()
     check_options(options)
-    if not path.exists():
+    try:
+        is_there = path.exists()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check --motion_path") from error
+    if not is_there:
         raise UserError(f"--motion_path {path} is not a folder or file; known formats: {KNOWN}")
     if path.is_dir() and is_motion_folder(path):
         motion = read_motion_folder(path, options, with_background)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import warnings
@@ -18,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common.body_model.files import convert_licensed_files, read_body_data, save_body_data
+from common.body_model.files import convert_licensed_files, read_body_data, read_uv, save_body_data
 from common.body_model.pickles import read_model_pickle
 from common.checkpoint import read_snapshot
 from common.errors import UserError
@@ -26,7 +28,7 @@ from common.evaluation import find_ground_truth
 from common.io import image
 from common.io.array import open_array, read_array
 from common.io.image import read_rgb
-from common.io.json import numbers, write_json
+from common.io.json import numbers, read_numbers, write_json
 from common.io.npz import read_npz
 from common.io.torch_file import read_torch_file
 from common.io.video import VideoWriter, read_video
@@ -212,8 +214,115 @@ def test_a_sparse_matrix_of_nothing_took_gigabytes(tmp_path):
     path = tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps({"J": scipy.sparse.csc_matrix((2**28, 1))}))
     with Measured() as measured:
-        assert "sparse matrix shape" in refusal(read_model_pickle, path)
+        assert "arrays far larger than the file" in refusal(read_model_pickle, path)
     assert max(measured.peak, measured.reserved) < 32 * MIB
+
+
+@pytest.mark.parametrize(
+    "entry", ["[]", "{}", '{"":0}', "[0]"], ids=["lists", "objects", "full objects", "lists of one"]
+)
+def test_small_lists_in_a_json_took_twenty_times_its_size(tmp_path, entry):
+    path = tmp_path / "0.json"
+    path.write_text("[" + f"{entry}," * (8 * MIB // len(entry)) + f"{entry}]")
+    with Measured() as measured:
+        assert "too many lists and objects" in refusal(lambda p: read_numbers(p, (-1, 3)), path)
+    assert max(measured.peak, measured.reserved) < 64 * MIB and measured.seconds < 2
+
+
+def test_bytes_in_an_npz_took_eight_times_the_memory_that_was_checked(tmp_path):
+    path = tmp_path / "motion.npz"
+    np.savez_compressed(
+        path, poses=np.zeros((190_000, 165), np.uint8), trans=np.zeros((190_000, 3), np.uint8)
+    )
+    with Measured() as measured:
+        assert "more than any such file needs" in refusal(load_motion, path)
+    assert max(measured.peak, measured.reserved) < 64 * MIB
+
+
+def test_a_second_table_of_contents_in_an_npz_hid_its_size(tmp_path):
+    path = tmp_path / "x.npz"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for i in range(70_000):  # over 65,535 entries make it zip64
+            archive.writestr(str(i), b"")
+    content = bytearray(buffer.getvalue())
+    end = content.rfind(b"PK\x05\x06")
+    content[end + 12 : end + 16] = (100).to_bytes(4, "little")
+    path.write_bytes(content)
+    with Measured() as measured:
+        assert "a zip64 archive" in refusal(lambda p: read_npz(p, ("x",)), path)
+    assert max(measured.peak, measured.reserved) < 16 * MIB
+
+
+def test_texts_in_a_png_inflated_to_64_mib(tmp_path):
+    path = tmp_path / "0.png"
+    Image.new("RGB", (4, 4)).save(path)
+    text = zlib.compress(b"a" * (MIB - 16), 9)
+    chunks = b""
+    for i in range(60):
+        chunk = b"zTXt" + f"key{i}".encode() + b"\0\0" + text
+        chunks += (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    content = path.read_bytes()
+    path.write_bytes(content[:33] + chunks + content[33:])
+    with Measured() as measured:
+        assert "text chunks" in refusal(read_rgb, path)
+    assert max(measured.peak, measured.reserved) < 24 * MIB
+
+
+def test_a_jpeg_of_many_scans_took_minutes(tmp_path):
+    path = tmp_path / "0.png"
+    buffer = io.BytesIO()
+    Image.new("RGB", (2000, 2000)).save(buffer, "JPEG", progressive=True)
+    content = buffer.getvalue()
+    path.write_bytes(content)
+    assert read_rgb(path).shape == (3, 2000, 2000)
+    scans, end = content.index(b"\xff\xda"), content.rindex(b"\xff\xd9")
+    path.write_bytes(content[:end] + content[scans:end] * 400 + content[end:])
+    with Measured() as measured:
+        assert "scans" in refusal(read_rgb, path)
+    assert measured.seconds < 1
+
+
+SMALL_THINGS = {
+    "lists": b"]" * 500_000,
+    "dicts": b"}" * 500_000,
+    "tuples": b"K\1\x85" * 300_000,
+    "numbers": b"K\1" * 2_000_000,
+    "marks": b"(" * 500_000 + b"l" * 500_000,
+}
+
+
+@pytest.mark.parametrize("name", SMALL_THINGS)
+@pytest.mark.parametrize("kind", ["pkl", "pth"])
+def test_millions_of_small_things_in_a_pickle_took_half_a_minute_and_a_gigabyte(tmp_path, name, kind):
+    pickled = b"\x80\x02](" + SMALL_THINGS[name] + b"e."
+    path = tmp_path / f"snapshot_3.{kind}"
+    if kind == "pth":
+        entries = [("a/data.pkl", pickled), ("a/version", b"3\n"), ("a/byteorder", b"little")]
+        path.write_bytes(written_zip(entries, {}))
+    else:
+        path.write_bytes(pickled)
+    with Measured() as measured:
+        said = refusal(read_snapshot if kind == "pth" else read_model_pickle, path)
+    assert "too many small things" in said
+    assert max(measured.peak, measured.reserved) < 64 * MIB and measured.seconds < 5
+
+
+def test_arrays_that_share_their_bytes_in_a_pickle_took_a_copy_each(tmp_path):
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85C\1b\x87R"
+        b"(K\1J\0\0\2\0\x85cnumpy\ndtype\nX\2\0\0\0f8K\0K\1\x87R\x89h\0tb"
+    )
+    shared = b"B" + MIB.to_bytes(4, "little") + bytes(MIB) + b"q\0"
+    path = tmp_path / "model.pkl"
+    for n_arrays, is_refused in ((4, False), (400, True)):
+        path.write_bytes(b"\x80\3}(K\0" + shared + b"K\1](" + array * n_arrays + b"eu.")
+        with Measured() as measured:
+            if is_refused:
+                assert "arrays far larger than the file" in refusal(read_model_pickle, path)
+            else:
+                assert len(read_model_pickle(path)["1"]) == n_arrays
+        assert max(measured.peak, measured.reserved) < 64 * MIB
 
 
 SNAPSHOT = {"epoch": 3, "network": {"x": torch.zeros(2, 3)}, "optimizer": None}
@@ -275,6 +384,48 @@ def test_odd_epochs_of_safetensors_ended_in_a_traceback(tmp_path, epoch):
     assert "is not an avatar snapshot" in refusal(read_snapshot, path)
 
 
+def test_headers_of_safetensors_took_minutes(tmp_path):
+    path = tmp_path / "snapshot_3.safetensors"
+    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({str(i): entry for i in range(100_000)}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with Measured() as measured:
+        assert "a header of" in refusal(read_snapshot, path)
+    assert measured.seconds < 1 and max(measured.peak, measured.reserved) < 16 * MIB
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("f 1/1 2/2 3/3\n" * 300_000, "far larger"),
+        ("f 1/1 2/2 3/3\n" * 3000, "more faces or coordinates"),
+        ("vt 0 0\n" * 30_000, "more faces or coordinates"),
+        ("vt nan 0\n", "not finite"),
+        ("vt 1e99 0\n", "not finite"),
+    ],
+)
+def test_long_uv_maps_took_fifty_times_their_size_and_odd_ones_were_taken(tmp_path, more, said):
+    data = tiny_body_data()
+    path = write_licensed_files(tmp_path, data).path / "smplx/smplx_uv/smplx_uv.obj"
+    path.write_text(path.read_text() + more)
+    with Measured() as measured:
+        assert said in refusal(lambda p: read_uv(p, data.faces), path)
+    assert measured.seconds < 2 and measured.peak < 32 * MIB
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "99999"])
+def test_faces_of_a_uv_map_could_name_coordinates_that_it_does_not_have(tmp_path, number):
+    data = tiny_body_data()
+    path = write_licensed_files(tmp_path, data).path / "smplx/smplx_uv/smplx_uv.obj"
+    path.write_text(re.sub(r"(?m)^f (\d+)/\d+", rf"f \1/{number}", path.read_text(), count=1))
+    assert "coordinates that it does not have" in refusal(lambda p: read_uv(p, data.faces), path)
+
+
+def test_names_too_long_for_the_system_ended_in_a_traceback(tmp_path):
+    path = tmp_path / ("x" * 300 + ".npz")
+    assert "File name too long" in refusal(load_motion, path)
+
+
 def test_messages_carried_control_characters_and_lines_of_the_file(tmp_path):
     path = tmp_path / "model.pkl"
     path.write_bytes(b"c\x1b[2J\x1b[31m" + b"x" * 5000 + b"\nsystem\n.")
@@ -310,6 +461,9 @@ def test_links_out_of_the_subject_were_followed(subject):
         "captured/images/0.png": True,
         "captured/depths/0.npy": False,
         "generated_0/frame_idx_list.txt": True,
+        "captured/smplx_optimized/shape_param.json": False,
+        "captured/smplx_optimized/face_offset.json": True,
+        "generated_0/smplx_optimized/smplx_seg_inpaint.png": False,
     }
     for path, is_relative in targets.items():
         (subject / path).unlink()
@@ -320,8 +474,13 @@ def test_links_out_of_the_subject_were_followed(subject):
     shutil.rmtree(subject / "test")
     (subject / "test").symlink_to(outside / "test")
     problems = Subject(subject, PATCH).problems((*KEPT,))
-    for path in (*targets, "test"):
+    told = [
+        path for path in targets if "face_offset" not in path
+    ]  # of several parts of the identity, the first
+    for path in (*told, "test"):
         assert any(str(subject / path) in problem and "leads out of" in problem for problem in problems), path
+    for read in (lambda p: Subject(p).identity, lambda p: Subject(p).textures()):
+        assert "leads out of" in refusal(read, subject)
     assert "leads out of" in refusal(find_ground_truth, subject)
 
 
