@@ -7,10 +7,11 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -119,16 +120,44 @@ def save_snapshot(path: Path, snapshot: Snapshot) -> None:
     with atomic_path(path) as temporary:
         try:
             with temporary.open("wb") as file:
-                torch.save(content, file)
+                noting = _NotingErrors(file)
+                try:
+                    torch.save(content, noting)  # type: ignore[arg-type]  # all that it needs of a file
+                except RuntimeError as error:  # torch's zip writer loses the error of a full disk
+                    raise noting.error or error from error
                 file.flush()
                 os.fsync(file.fileno())
                 _forget_cached(file.fileno())
-        except RuntimeError as error:  # torch's zip writer reports a full disk this way
+        except RuntimeError as error:
             raise UserError(f"cannot write {path}: {error}; free space or choose another folder") from error
         damage = _damage(temporary)
         if damage is not None:
             raise UserError(f"{path} came back damaged from the disk ({damage}); choose another folder")
     _sync_folder(path.parent)
+
+
+class _NotingErrors:
+    """A file for torch.save that keeps the first error of the system."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        with self._noting():
+            return self._file.write(data)
+
+    def flush(self) -> None:
+        with self._noting():
+            self._file.flush()
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = self.error or error
+            raise
 
 
 def _forget_cached(file: int) -> None:

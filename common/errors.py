@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+logger = logging.getLogger(__name__)
 
 _MAX_CHARS = 1200
 _END_CHARS = 300  # of a longer message: what to do stands at its end
@@ -34,15 +41,60 @@ class Stopped(Exception):
 
 
 def run_command(command: Callable[[], None]) -> None:
-    """Run a command line program; a UserError becomes one line on stderr and exit code 2 (SPEC 17)."""
+    """Run a command line program; a UserError becomes one line on stderr and exit code 2 (SPEC 17).
+
+    So does what the operating system refuses and nobody has explained (a path too long, a folder that must not be
+    looked into), and memory that is not there. SIGTERM ends the program as Ctrl-C does, through all `finally`.
+    """
     try:
-        command()
+        with _sigterm_stops():
+            command()
+            sys.stdout.flush()
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
+        _fail(error)
     except Stopped as stop:
         sys.stderr.write(f"{stop}\n")
         sys.exit(stop.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # who read the output has enough of it
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # what is still to be written goes there
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        logger.debug("refused by the system", exc_info=True)
+        _fail(UserError(f"{_named(error)}; check the path, who may use it, and the space on the disk"))
+    except MemoryError:
+        logger.debug("out of memory", exc_info=True)
+        _fail(UserError("out of memory; end other programs, or ask for less at a time"))
+
+
+def _fail(error: UserError) -> None:
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(2)
+
+
+def _named(error: OSError) -> str:
+    """`cannot use <file>: <reason>`."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return reason if error.filename is None else f"cannot use {error.filename}: {reason}"
+
+
+@contextmanager
+def _sigterm_stops() -> Iterator[None]:
+    """Within it, SIGTERM raises Stopped in the main thread; nothing is changed where it is handled or ignored."""
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(signal.Signals(number))
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -63,9 +63,9 @@ class Owner:
 def run_lock(folder: Path) -> Iterator[None]:
     """Hold `folder` for one training; it is made if it is missing, and removed again if it stays empty.
 
-    The kernel's file lock (flock) decides between processes of one machine, so there is no race and a killed
-    holder leaves nothing to clean up; what is written in the file is for people, for file systems without flock
-    and for other machines. UserError names the holder's process and host.
+    The kernel's file lock (flock) decides between processes of one machine, those in containers included, so there
+    is no race and a killed holder leaves nothing to clean up; what is written in the file is for people, for file
+    systems without flock and for other machines. UserError names the holder's process and host.
     """
     path, made = folder / LOCK_NAME, _missing_folders(folder)
     try:
@@ -91,11 +91,11 @@ def _acquire(path: Path) -> int:
         except FileNotFoundError:  # another process has just removed the empty folder
             continue
         try:
-            _lock(handle, path)
+            is_locked = _lock(handle, path)
             if not _is_named(handle, path):  # its holder removed it between our opening and locking it
                 os.close(handle)
                 continue
-            _check_record(handle, path)
+            _check_record(handle, path, is_locked)
             content = json.dumps(asdict(Owner.this_process())).encode()
             os.ftruncate(handle, 0)
             os.pwrite(handle, content, 0)
@@ -105,21 +105,26 @@ def _acquire(path: Path) -> int:
         return handle
 
 
-def _lock(handle: int, path: Path) -> None:
+def _lock(handle: int, path: Path) -> bool:
+    """Whether the kernel's lock is ours now, not only that nobody else's was in the way."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise _refusal(_read(handle), path) from None
     except OSError as error:
         logger.warning("%s: no file locks here (%s); its record alone decides", path, error.strerror)
+        return False
+    return True
 
 
-def _check_record(handle: int, path: Path) -> None:
+def _check_record(handle: int, path: Path, is_locked: bool) -> None:
     """Refuse while the record's process runs or may run; a stale record is announced."""
     owner = _read(handle)
     if owner is None:
         return
     reason = owner.reason_gone()
+    if reason is None and is_locked and owner.boot_id and owner.boot_id == _boot_id():
+        reason = "it has let go of its file lock"  # containers have hosts of their own, but the same kernel
     if reason is None:
         raise _refusal(owner, path)
     logger.info("taking over the lock of %s: %s", owner, reason)

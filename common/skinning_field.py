@@ -150,7 +150,9 @@ def ensure_skinning_field(
 ) -> SkinningField:
     """The field of the neutral `body` from `folder`; built on `device` and saved if there is none yet (SPEC 8)."""
     vertices = body.neutral_vertices(None, jaw_open=False).detach()
-    if not any((folder / name).exists() for name in (WEIGHTS_FILE, *COORDINATE_FILES)):
+    if not (
+        folder / WEIGHTS_FILE
+    ).is_file():  # it is written last: without it, a run was killed while making it
         logger.info("making the diffused skinning field in %s (once)", folder)
         weights = body.skinning_weights.to(device)
         build_skinning_field(vertices.to(device), weights, settings, progress).save(folder)

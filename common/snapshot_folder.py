@@ -57,19 +57,48 @@ def available_steps(folder: Path) -> list[int]:
 def latest_snapshot(folder: Path) -> Found:
     """The undamaged snapshot that is furthest on in its run, of an epoch or between epochs.
 
-    Damaged ones are passed over with a warning. UserError if there is none.
+    Damaged ones are passed over with a warning. A run that was killed at the moment of its first save may have left
+    snapshots of an earlier run, which it was to replace: they are passed over, too. UserError if there is none.
     """
     damaged: list[str] = []
-    epochs = _undamaged(
-        (find_snapshot(folder, epoch) for epoch in reversed(available_epochs(folder))), damaged
+    epoch, step = (
+        next(_undamaged(_of_last_run(paths), damaged), None)
+        for paths in (
+            [find_snapshot(folder, epoch) for epoch in reversed(available_epochs(folder))],
+            [step_snapshot_path(folder, i) for i in reversed(available_steps(folder))],
+        )
     )
-    steps = _undamaged((step_snapshot_path(folder, i) for i in reversed(available_steps(folder))), damaged)
-    epoch, step = next(epochs, None), next(steps, None)
     if epoch is None and step is None:
         raise UserError(damaged[0] if damaged else f"no snapshot_<epoch>.pth in {folder}; train first")
     if epoch is None or step is None:
         return epoch or step  # type: ignore[return-value]
     return step if _is_later(step, epoch) else epoch
+
+
+def _of_last_run(paths: list[Path]) -> Iterator[Path]:
+    """The snapshots without those of an earlier run than the file that was written last.
+
+    paths: the furthest on first, which is the opposite of the order in which a run writes them. So only what stands
+    before the newest file is looked at.
+    """
+    newest = max(paths, key=lambda path: path.stat().st_mtime_ns, default=None)
+    n_before = 0 if newest is None else paths.index(newest)
+    last_run = _run_name(newest) if newest is not None and n_before else None
+    for path in paths[:n_before]:
+        if last_run is None or _run_name(path) in (None, last_run):
+            yield path
+        else:
+            logger.warning("%s is of an earlier run than %s; passed over", path, newest)
+    yield from paths[n_before:]
+
+
+def _run_name(path: Path) -> str | None:
+    """The name of a snapshot's run; None if it is damaged or has none."""
+    try:
+        run = read_snapshot(path).run
+    except UserError:
+        return None
+    return None if run is None else run.get("name")
 
 
 def _undamaged(paths: Iterator[Path], damaged: list[str]) -> Iterator[Found]:

@@ -42,6 +42,7 @@ from main.config_check import check_config, check_seed
 DEMO_SIZES = {"demo": "small", "demo_full": "full", "demo_bench": "bench", "demo_tiny": "tiny"}
 DEMO_SUBDIVISIONS = {"demo": 1, "demo_full": 2, "demo_bench": 2, "demo_tiny": 1}
 PUBLISHED_SUBDIVISIONS = 2
+MAX_NAME = 100  # characters of a subject's name: files are named after it
 
 logger = logging.getLogger("avatar")
 Args = TypeVar("Args", bound="SubjectArgs")
@@ -90,6 +91,13 @@ def check_subject_id(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", name):
         raise UserError(
             f"--subject_id {name!r} is not a plain folder name; use letters, digits, '_', '-' and '.' only"
+        )
+    if len(name) > MAX_NAME:
+        raise UserError(f"--subject_id of {len(name)} characters: give at most {MAX_NAME}")
+    if name.endswith(FIT_SUFFIX):
+        raise UserError(
+            f"--subject_id {name}: that is where the fit of {name.removesuffix(FIT_SUFFIX)} is kept; "
+            "choose another name"
         )
 
 
@@ -151,7 +159,7 @@ def subject_path(args: SubjectArgs) -> Path:
         make_demo_subject(path, DEMO_SIZES[args.subject_id], seed=0)
         return path
     subjects = args.paths.subjects.iterdir() if args.paths.subjects.is_dir() else ()
-    known = ", ".join(sorted(entry.name for entry in subjects if entry.is_dir()))
+    known = ", ".join(sorted(entry.name for entry in subjects if entry.is_dir() and entry.name[0] != "."))
     raise UserError(
         f"no subject {args.subject_id!r} in {args.paths.subjects}; there are: {known or 'none'}; "
         "--subject_id demo needs no data"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import logging
 import os
@@ -80,15 +82,27 @@ def test_a_later_process_with_the_same_pid_is_not_taken_for_the_holder(tmp_path,
     assert "has ended" in caplog.text
 
 
-def test_record_of_a_running_process_holds_where_the_system_has_no_file_locks(tmp_path):
+def test_record_of_a_running_process_holds_where_the_system_has_no_file_locks(tmp_path, monkeypatch):
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
     write_record(tmp_path, Owner.this_process())
     with pytest.raises(UserError, match=f"process {os.getpid()}"), run_lock(tmp_path):
         pass
     assert (tmp_path / LOCK_NAME).exists()
 
 
+def test_lock_of_a_container_that_was_killed_is_taken_over(tmp_path, caplog):
+    """It has a host name and process numbers of its own, but the kernel is the same and so is its file lock."""
+    write_record(tmp_path, replace(Owner.this_process(), host="0123456789ab", pid=7))
+    with caplog.at_level(logging.INFO), run_lock(tmp_path):
+        pass
+    assert "process 7 on 0123456789ab" in caplog.text and "has let go of its file lock" in caplog.text
+
+
 def test_other_hosts_are_believed_and_the_file_to_remove_is_named(tmp_path):
-    write_record(tmp_path, replace(Owner.this_process(), host="elsewhere", pid=2**22))
+    write_record(tmp_path, replace(Owner.this_process(), host="elsewhere", pid=2**22, boot_id="another"))
     with pytest.raises(UserError, match="on elsewhere") as error, run_lock(tmp_path):
         pass
     assert f"remove {tmp_path / LOCK_NAME}" in str(error.value)

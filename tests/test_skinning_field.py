@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -375,6 +376,17 @@ def test_a_field_with_other_settings_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=complaint):
         ensure_skinning_field(folder, body, replace(SMALL, **change))
+
+
+def test_a_field_whose_making_was_killed_is_made_again(folder: Path, body: StandInBody, caplog) -> None:
+    """The coordinates are written first and the weights, which take longest, last."""
+    whole = (folder / WEIGHTS_FILE).read_bytes()
+    (folder / WEIGHTS_FILE).unlink()
+    (folder / COORDINATE_FILES[2]).unlink()
+    with caplog.at_level(logging.INFO):
+        ensure_skinning_field(folder, body, SMALL, progress=False)
+    assert "making the diffused skinning field" in caplog.text
+    assert (folder / WEIGHTS_FILE).read_bytes() == whole
 
 
 def test_a_half_copied_folder_is_refused_and_not_overwritten(folder: Path, body: StandInBody) -> None:

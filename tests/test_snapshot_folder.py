@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 from dataclasses import replace
@@ -114,9 +115,9 @@ def test_what_comes_back_wrong_from_the_disk_gets_no_final_name(tmp_path, monkey
     save_for_real = torch.save
 
     def save_wrong(content, file):
-        save_for_real(content, file)
-        file.seek(700)
-        file.write(b"\xff" * 64)
+        whole = io.BytesIO()
+        save_for_real(content, whole)
+        file.write(whole.getvalue()[:700] + b"\xff" * 64 + whole.getvalue()[764:])
 
     monkeypatch.setattr(torch, "save", save_wrong)
     with pytest.raises(UserError, match="came back damaged"):
@@ -154,6 +155,27 @@ def test_new_run_killed_before_it_has_removed_the_earlier_one_is_the_one_to_go_o
     save(tmp_path, 10, 20)
     save_snapshot(step_snapshot_path(tmp_path, 3), at(3, name="another run"))
     assert latest(tmp_path) == 3
+
+
+@pytest.mark.parametrize("earlier", [(10, 20, 30), (10, 20, 33, 36)])
+@pytest.mark.parametrize("first", [3, 10])
+def test_the_same_where_both_runs_have_snapshots_of_one_kind(tmp_path, caplog, earlier, first):
+    save(tmp_path, *earlier)
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*.pth")}
+    is_epoch = first % N_STEPS == 0
+    path = snapshot_path(tmp_path, 0) if is_epoch else step_snapshot_path(tmp_path, first)
+    kept.pop(path, None)
+    save_snapshot(path, at(first, name="another run"))
+    with caplog.at_level(logging.WARNING):
+        assert latest(tmp_path) == first
+    assert all(path.read_bytes() == content for path, content in kept.items())
+
+
+def test_snapshots_of_one_run_count_by_their_place_however_they_were_copied(tmp_path):
+    save(tmp_path, 10, 20, 30, 13, 16)
+    for i, path in enumerate(sorted(tmp_path.rglob("*.pth"), reverse=True)):
+        os.utime(path, ns=(10**18 + i, 10**18 + i))
+    assert latest(tmp_path) == 30
 
 
 def test_published_snapshot_counts_by_its_epoch(tmp_path):

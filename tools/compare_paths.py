@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 import tyro
 
 from common.errors import UserError
+from common.io.json import write_json
 from common.objective import Objective
 from common.perceptual import random_lpips
 from common.run_state import seed_everything
@@ -54,8 +54,7 @@ def main(args: CompareArgs) -> None:
     plain, plain_s = curve(args, device, is_plain=True)
     fast, fast_s = curve(args, device, is_plain=False)
     difference = max(abs(a - b) / a for a, b in zip(averaged(plain), averaged(fast), strict=True))
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps({"plain": plain, "fast": fast, "difference": difference}) + "\n")
+    write_json(args.output, {"plain": plain, "fast": fast, "difference": difference})
     print(f"{torch.cuda.get_device_name(device)}, {args.subject_id}, {args.n_steps} steps")
     print(
         f"plain: {1e3 * plain_s / args.n_steps:.1f} ms a step, total loss {plain[0]:.5f} -> {plain[-1]:.5f}"

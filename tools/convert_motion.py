@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ def main() -> None:
     components = HandComponents(args.human_model_path, args.gender)
     motion = load_motion(args.motion_path, args, args.use_bkg, components)
     motion = stage(motion, load_figure(args), args, AnimationConfig.fps)
-    unfinished = args.output.with_name(f".{args.output.name}.unfinished")
+    unfinished = args.output.with_name(f".{args.output.name}.{os.getpid()}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed run with the same number
     try:
         write_motion_folder(unfinished, motion)
         unfinished.rename(args.output)

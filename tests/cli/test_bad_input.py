@@ -104,13 +104,21 @@ def test_missing_test_split_stops_fitting_testing_and_evaluation(fitted, refuse,
     assert "`test`" in refuse("tools/eval_neuman.py", *options)
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", "../tiny", "/etc", "", ".hidden", "a\\b", "a\nb"])
+@pytest.mark.parametrize("name", ["a/b", "..", "../tiny", "/etc", "", ".hidden", "a\\b", "a\nb", "t\u0456ny"])
 def test_subject_names_are_plain_folder_names(name, made, refuse):
     for script in ("train", "test", "get_neutral_pose", "animation", "viewer"):
         line = refuse(f"main/{script}.py", *made.options(subject_id=None), f"--subject_id={name}")
         assert "--subject_id" in line and "not a plain folder name" in line
     options = (f"--subject_id={name}", "--output_path", made.root)
     assert "not a plain folder name" in refuse("tools/eval_xhumans.py", *options)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("x" * 300, "give at most 100"), (f"{SUBJECT}_fit_pose_to_test", "choose another name")],
+)
+def test_subject_names_leave_room_for_what_is_named_after_them(name, said, made, refuse):
+    assert said in refuse("main/train.py", *made.options(subject_id=None), f"--subject_id={name}")
 
 
 def test_unknown_subject_is_answered_with_the_known_ones(made, refuse):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +73,16 @@ def test_images_and_backgrounds_go_along(tmp_path):
     check_same_motion(found, motion)
     for kind in (found.images, found.backgrounds):
         assert [path.read_bytes() for path in kind] == [path.read_bytes() for path in images]
+
+
+def test_frames_that_a_killed_conversion_left_do_not_get_into_the_next_one(tmp_path, monkeypatch):
+    source = write_amass(tmp_path / "a.npz", KNOWN)
+    for left in (".walk.unfinished", f".walk.{os.getpid()}.part"):
+        (tmp_path / left / "cam_params").mkdir(parents=True)
+        (tmp_path / left / "cam_params" / "999.json").write_text("half")
+    options = ["--motion_path", str(source), "--output", str(tmp_path / "walk"), "--camera", "follow"]
+    run_here("tools/convert_motion.py", options, monkeypatch)
+    assert not (tmp_path / "walk" / "cam_params" / "999.json").exists()
 
 
 def test_the_command_writes_what_the_animation_would_play(tmp_path, monkeypatch, capsys):
