@@ -59,9 +59,8 @@ def run_command(command: Callable[[], None]) -> None:
         sys.stderr.write("interrupted\n")
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:  # who read the output has enough of it
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # what is still to be written goes there
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # for what is still to be written
+        os.dup2(nowhere, sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         logger.debug("refused by the system", exc_info=True)

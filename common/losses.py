@@ -88,9 +88,8 @@ def dissimilarity_map(x: Tensor, y: Tensor, radius: int = 5) -> Tensor:
 
         return dissimilarity(x, y, gaussian_window(2 * radius + 1, 1.5, x), 1e-4, 9e-4)
     height, width = x.shape[-2:]
-    rows, columns = differing_box(
-        x, y, margin=2 * radius
-    )  # windows around all pixels that a difference reaches
+    # With windows around all pixels that a difference reaches.
+    rows, columns = differing_box(x, y, margin=2 * radius)
     if rows.stop == 0:
         return torch.zeros_like(x)
     box = (..., rows, columns)

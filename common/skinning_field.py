@@ -150,9 +150,8 @@ def ensure_skinning_field(
 ) -> SkinningField:
     """The field of the neutral `body` from `folder`; built on `device` and saved if there is none yet (SPEC 8)."""
     vertices = body.neutral_vertices(None, jaw_open=False).detach()
-    if not (
-        folder / WEIGHTS_FILE
-    ).is_file():  # it is written last: without it, a run was killed while making it
+    is_complete = (folder / WEIGHTS_FILE).is_file()  # the file that is written last
+    if not is_complete:
         logger.info("making the diffused skinning field in %s (once)", folder)
         weights = body.skinning_weights.to(device)
         build_skinning_field(vertices.to(device), weights, settings, progress).save(folder)

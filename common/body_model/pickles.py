@@ -38,11 +38,8 @@ _FREE_ARRAY_BYTES, _ARRAY_BYTES_PER_BYTE = 2**24, 2
 # A compressed file may inflate to so many bytes, or to so many times its size; of small things it may hold as many as
 # a file of so many times its size.
 _FREE_BYTES, _MAX_RATIO, _MAX_RATIO_OF_SMALL = 2**24, 100, 8
-_MAX_STEPS, _FREE_STEPS, _BYTES_FOR_STEP = (
-    2**22,
-    2**19,
-    8,
-)  # opcodes; arrays, one a frame, have one for ten bytes
+# Opcodes; arrays, one a frame, have one for ten bytes.
+_MAX_STEPS, _FREE_STEPS, _BYTES_FOR_STEP = 2**22, 2**19, 8
 _COMPRESSED = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda", b"\x1f\x8b")  # zlib by level, gzip
 
 

@@ -15,10 +15,8 @@ from common.io.json import write_json
 Level = Literal["ok", "warning", "error"]
 Result = TypeVar("Result")
 EXIT_CODES: dict[Level, int] = {"ok": 0, "warning": 1, "error": 2}
-_SHOWN, _SHOWN_OF_CHECK = (
-    3,
-    15,
-)  # findings of one kind, and of one check, that are printed; the rest is counted
+# Findings of one kind, and of one check, that are printed; the rest is counted.
+_SHOWN, _SHOWN_OF_CHECK = 3, 15
 _NUMBER = re.compile(r"\d+")
 
 

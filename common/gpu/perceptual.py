@@ -230,9 +230,8 @@ class _Distance(torch.autograd.Function):
         for chosen, places in _batches(target, [found is not None for found in known], model.at_once):
             images = torch.stack([part.cut(x[i]) for i in places])
             features = known[chosen[0]] or model.features(torch.stack([part.cut(y[one]) for one in chosen]))
-            which = torch.stack(
-                [model.numbers[chosen.index(target[b])] for b in places]
-            )  # no copy from the host
+            # Of a tensor on the device, because a graph cannot hold a copy from the host.
+            which = torch.stack([model.numbers[chosen.index(target[b])] for b in places])
             distance, slope = model.distance_and_gradient(images, features, which, size, with_gradient)
             for place, b in enumerate(places):
                 distances[b] = distance[place]

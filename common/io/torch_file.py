@@ -30,14 +30,10 @@ _ITEM_SIZES = {
     "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8,
     "IntStorage": 4, "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1,
 }  # fmt: skip
-_MAX_PICKLE = (
-    2**25
-)  # bytes of the part without tensors; a snapshot's with a thousand frames takes four million
-_MAX_STEPS, _FREE_STEPS, _BYTES_FOR_STEP = (
-    2**22,
-    10**5,
-    8,
-)  # opcodes of the pickle; a snapshot has one for ten bytes
+# Bytes of the part without tensors; a snapshot's with a thousand frames takes four million.
+_MAX_PICKLE = 2**25
+# Opcodes of the pickle; a snapshot has one for ten bytes.
+_MAX_STEPS, _FREE_STEPS, _BYTES_FOR_STEP = 2**22, 10**5, 8
 _MAX_NODES = 3 * 10**5  # of containers, counted as often as they appear
 _MAX_DEPTH = 32
 _N_LEGACY_PICKLES = 3  # magic number, protocol and system come first in files of torch before 1.6

@@ -25,9 +25,8 @@ TILE_PX = tl.constexpr(interface.TILE_PX)
 CELL_PX = tl.constexpr(4)
 NEAR_M = tl.constexpr(interface.NEAR_M)
 MIN_ALPHA = tl.constexpr(interface.MIN_ALPHA)
-MARGIN_PX = tl.constexpr(
-    2e-3
-)  # widens ellipse bounds so that rounding never cuts a pixel that passes the alpha test
+# Widens ellipse bounds so that rounding never cuts a pixel that passes the alpha test.
+MARGIN_PX = tl.constexpr(2e-3)
 MARGIN_POWER = tl.constexpr(1e-3)
 FAR_PX = tl.constexpr(1e9)  # beyond it a position counts as not finite
 LOG2_E = tl.constexpr(1.4426950408889634)
