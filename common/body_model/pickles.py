@@ -39,7 +39,7 @@ _FREE_ARRAY_BYTES, _ARRAY_BYTES_PER_BYTE = 2**24, 2
 # a file of so many times its size.
 _FREE_BYTES, _MAX_RATIO, _MAX_RATIO_OF_SMALL = 2**24, 100, 8
 # Opcodes; arrays, one a frame, have one for ten bytes.
-_MAX_STEPS, _FREE_STEPS, _BYTES_FOR_STEP = 2**22, 2**19, 8
+_MAX_STEPS, _FREE_STEPS, _BYTES_FOR_STEP = 2**22, 2**18, 8
 _COMPRESSED = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda", b"\x1f\x8b")  # zlib by level, gzip
 
 

@@ -22,6 +22,7 @@ from common.io.files import open_file
 
 MAX_PIXELS = 2**26  # 8192 x 8192
 _FORMATS = ("PNG", "JPEG")  # others can start programs or read other files
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_INFLATION = 1032  # bytes that deflate makes of one at most
 _MAX_SCANS = 32  # of a progressive JPEG, which has about ten; each costs as much time as the image has pixels
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # 8 bits or less a channel
@@ -102,6 +103,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     with open_file(path) as file:
         try:
             n_bytes = file.seek(0, 2)
+            _check_chunks(file, n_bytes)
             file.seek(0)
             with Image.open(file, formats=_FORMATS) as image:
                 _check_pixels(path, image, n_bytes)
@@ -122,6 +124,18 @@ def _check_pixels(path: Path, image: Image.Image, n_bytes: int) -> None:
     bits = 1 if image.mode in ("1", "L", "P") else 8 * len(image.getbands())  # packed at the least
     if n_pixels * bits > 8 * _MAX_INFLATION * n_bytes:
         raise ValueError(f"{n_bytes} bytes cannot hold {image.width} x {image.height} pixels")
+
+
+def _check_chunks(file: BinaryIO, n_bytes: int) -> None:
+    """Refuse a PNG with a chunk that ends beyond the file: Pillow takes memory for what its length says."""
+    file.seek(0)
+    if file.read(len(_PNG_SIGNATURE)) != _PNG_SIGNATURE:
+        return
+    kind = b""
+    while kind != b"IEND" and len(header := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        if file.seek(length + 4, 1) > n_bytes:  # a checksum follows
+            raise ValueError(f"its part {kind!r} is said to have {length} bytes")
 
 
 def _check_scans(file: BinaryIO) -> None:

@@ -69,7 +69,7 @@ def _other_header(chunks: Chunks, noise: random.Random) -> None:
     if changed == "size":
         width, height = noise.choice(_SIDES), noise.choice(_SIDES)
     elif changed == "width":
-        width += noise.choice((-1, 1, 100))
+        width = min(max(width + noise.choice((-1, 1, 100)), 0), 2**32 - 1)
     elif changed == "depth":
         depth = noise.choice((0, 1, 2, 4, 16, 255))
     elif changed == "colour":
@@ -78,7 +78,7 @@ def _other_header(chunks: Chunks, noise: random.Random) -> None:
         interlace = noise.choice((1, 2, 255))
     else:
         packing, filters = noise.randrange(3), noise.randrange(3)
-    data = struct.pack(">IIBBBBB", max(0, width), height, depth, colour, packing, filters, interlace)
+    data = struct.pack(">IIBBBBB", width, height, depth, colour, packing, filters, interlace)
     chunks[at] = (b"IHDR", data)
 
 
