@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common import gpu
 from common.fast_adam import AvatarAdam, PoseAdam
@@ -29,6 +29,7 @@ from data.packed_frame import PackedFrame, StaticFrame, pack
 
 if TYPE_CHECKING:
     from common.gpu.crop import Crop
+    from common.gpu.perceptual import HalfLpips
 
 MAX_IN_FLIGHT = 8  # steps that the host may be ahead of the device
 MAX_GRAPHS = 8  # kinds and sizes of frames
@@ -86,10 +87,11 @@ class FastStep:
         self.optimizer, self.base_lr = optimizer, base_lr
         self.table = objective.model.smplx_param_dict
         self.objective = copy.copy(objective)
+        self.lpips: HalfLpips | None = None
         if isinstance(objective.perceptual, Lpips):
-            self.objective.perceptual = self._half_precision(
-                objective.perceptual, low_memory, objective.avatar.mean_offset.device
-            )
+            device = objective.avatar.mean_offset.device
+            self.lpips = self._half_precision(objective.perceptual, low_memory, device)
+            self.objective.perceptual = self.lpips
         self.losses: Callable[[Frame, SmplxPose], Losses] = (
             self.objective.fitting if is_fit else self.objective.training
         )
@@ -108,7 +110,7 @@ class FastStep:
         optimizer.register_load_state_dict_post_hook(self._forget_state)
 
     @staticmethod
-    def _half_precision(exact: Lpips, low_memory: bool, device: torch.device) -> nn.Module:
+    def _half_precision(exact: Lpips, low_memory: bool, device: torch.device) -> HalfLpips:
         from common.gpu.perceptual import HalfLpips
 
         has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
@@ -241,22 +243,20 @@ class FastStep:
 
     def _look_at(self, frame: Frame) -> None:
         """Let LPIPS look at the part that matters in frames of this kind."""
-        perceptual = self.objective.perceptual
-        if not isinstance(perceptual, Lpips | None):
+        if self.lpips is not None:
             kind = frame.is_captured, frame.camera.height, frame.camera.width
-            perceptual.crop = self.crops.get(kind)  # type: ignore[attr-defined]
+            self.lpips.crop = self.crops.get(kind)
 
     @torch.no_grad()
     def _remember_photo(self, packed: PackedFrame, static: StaticFrame) -> None:
         """If there is one photo only, the perceptual features of its images in `static` are constants."""
-        perceptual = self.objective.perceptual
-        if isinstance(perceptual, Lpips | None) or not packed.is_captured:
+        if self.lpips is None or not packed.is_captured:
             return
-        perceptual.remembered.clear()  # type: ignore[attr-defined]
+        self.lpips.remembered.clear()
         if self.keeps_features and len(self.table.frames(packed.split)) == 1:
             self._look_at(static.frame)
             images = [static.images[name] for name in ("image", "albedo", "face_patch")]
-            perceptual.remember(images)  # type: ignore[attr-defined]
+            self.lpips.remember(images)
             torch.cuda.synchronize(self.device)
 
     def _graph(self, packed: PackedFrame) -> _Graph:
@@ -271,8 +271,8 @@ class FastStep:
     def _drop(self, kind: Kind) -> None:
         """Give up a graph that is not at work; and features, which are known by their image's place in memory."""
         self.graphs.pop(kind, None)
-        if kind[0] and not isinstance(self.objective.perceptual, Lpips | None):
-            self.objective.perceptual.remembered.clear()  # type: ignore[attr-defined]
+        if kind[0] and self.lpips is not None:
+            self.lpips.remembered.clear()
 
     def _warm_up(self, examples: list[PackedFrame]) -> None:
         """One step without an update for each kind: measures rooms, compiles, allocates what stays.

@@ -113,7 +113,7 @@ class Trainer:
         """One pass over the epoch's frames, or over those from a step on, with a progress bar of the terms."""
         order = shuffled(self.keys, self.seed, epoch)
         frames = tqdm(
-            self._frames(order[first_step:]),
+            self.frames(order[first_step:]),
             initial=first_step,
             total=len(order),
             desc=f"epoch {epoch}/{self.schedule.n_epochs - 1}",
@@ -135,7 +135,8 @@ class Trainer:
         if self.fast is not None:
             self.fast.settle()
 
-    def _frames(self, keys: list[FrameKey]) -> Iterator[Frame | PackedFrame]:
+    def frames(self, keys: list[FrameKey]) -> Iterator[Frame | PackedFrame]:
+        """The frames in order, as `step` takes them; the next ones are read while one is used."""
         return load_ahead(self.subject, keys) if self.store is None else self.store.frames(keys)
 
     def step(self, frame: Frame | PackedFrame, iteration: int) -> Losses:

@@ -37,7 +37,7 @@ def main() -> None:
     done["model"] = time.time() - started
     trainer = make_trainer(args, job, subject, None, device)
     key = shuffled(trainer.keys, args.seed, 0)[0]
-    frame = next(iter(trainer._frames([key])))
+    frame = next(iter(trainer.frames([key])))
     trainer.step(frame, 0)
     trainer.settle()
     if device.type == "cuda":

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from common.benchmark.own_process import run_alone
 from common.body_model.body import BodyModel
-from common.errors import UserError
 from common.skinning_field import build_skinning_field
 from main.config import FieldConfig
-
-ROOT = Path(__file__).resolve().parents[2]
-DRIVER = "import sys; sys.path.insert(0, {root!r}); from common.benchmark.first_step import main; main()"
 
 
 @dataclass(frozen=True)
@@ -34,13 +27,7 @@ def measure_start(options: list[str], is_once: bool = False) -> StartTimes:
 
 
 def _start(options: list[str]) -> dict[str, float]:
-    command = [sys.executable, "-c", DRIVER.format(root=str(ROOT)), str(time.time()), *options]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = result.stdout.strip().splitlines()
-    if result.returncode != 0 or not lines:
-        raise UserError(f"the first step failed: {result.stderr.strip()[-500:]}")
-    times: dict[str, float] = json.loads(lines[-1])
-    return times
+    return run_alone("common.benchmark.first_step", [str(time.time()), *options], "the first step")
 
 
 def measure_field(body: BodyModel, settings: FieldConfig, device: torch.device) -> float:

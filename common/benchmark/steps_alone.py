@@ -7,15 +7,11 @@ Run as a program it prints one line of JSON. Arguments: the timed steps of each 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-from common.errors import UserError
+from common.benchmark.own_process import run_alone
 
-ROOT = Path(__file__).resolve().parents[2]
-DRIVER = "import sys; sys.path.insert(0, {root!r}); from common.benchmark.steps_alone import main; main()"
 WAYS = {  # options of main/train.py
     "fast": (),
     "fast, --low_memory": ("--low_memory",),
@@ -38,13 +34,8 @@ class StepsAlone:
 
 def measure_alone(way: str, options: list[str], repeats: int, has_lpips: bool) -> StepsAlone:
     """Start a process that makes steps one of the `WAYS`; `options` are further ones of main/train.py."""
-    command = [sys.executable, "-c", DRIVER.format(root=str(ROOT)), str(repeats)]
-    command += ["lpips" if has_lpips else "no_lpips", *options, *WAYS[way]]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = result.stdout.strip().splitlines()
-    if result.returncode != 0 or not lines:
-        raise UserError(f"training steps ({way}) failed: {result.stderr.strip()[-500:]}")
-    return StepsAlone(way, **json.loads(lines[-1]))
+    arguments = [str(repeats), "lpips" if has_lpips else "no_lpips", *options, *WAYS[way]]
+    return StepsAlone(way, **run_alone("common.benchmark.steps_alone", arguments, f"training steps ({way})"))
 
 
 def main() -> None:
@@ -77,7 +68,7 @@ def main() -> None:
     is_fast, timer = trainer.fast is not None, Timer(device, repeats)
     found: dict[str, float | None] = {}
     for kind, split in (("captured", CAPTURED), ("generated", GENERATED[0])):
-        (frame,) = trainer._frames([(split, subject.frames(split)[0])])
+        (frame,) = trainer.frames([(split, subject.frames(split)[0])])
         found[kind] = timer.median_ms(lambda frame=frame: trainer.step(frame, 0))  # type: ignore[misc]
         trainer.settle()
     if is_fast and trainer.fast is None:
