@@ -75,7 +75,8 @@ def _measure(
     with torch.no_grad():
         image = draw(leaves)
         difference = float((image - ours(leaves)).abs().mean())
-    weight = torch.randn_like(image)
+    # Of a generator of their own: another's capture that failed may have spoilt that of the device.
+    weight = torch.randn(image.shape, generator=generator).to(timer.device)
 
     def forward() -> Tensor:
         with torch.no_grad():

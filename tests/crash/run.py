@@ -227,7 +227,7 @@ def differing(found: Any, wanted: Any, name: str) -> Iterator[str]:
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.contiguous().numpy().tobytes() == b.contiguous().numpy().tobytes()
+    return a.contiguous().cpu().numpy().tobytes() == b.contiguous().cpu().numpy().tobytes()
 
 
 def table(counts: Counter[str]) -> str:

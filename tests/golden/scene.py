@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,14 +26,25 @@ from main.config import AvatarConfig, FieldConfig
 Key = TypeVar("Key")
 # About as much as the published run's Gaussians differ from ours by rounding; the golden README allows 2e-5.
 JITTER_M, N_JITTERS = 5e-7, 6
+DEVICE = torch.device(os.environ.get("TEST_DEVICE", "cpu"))  # where the golden tests compute
 
 Golden = Callable[[str], dict[str, np.ndarray]]
 GoldenPath = Callable[[str], Path]
 
 
+def from_numpy(array: np.ndarray) -> Tensor:
+    """A tensor of the same dtype on the tests' device."""
+    return torch.from_numpy(array).to(DEVICE)
+
+
+def assert_close(actual: Tensor, expected: Tensor, **tolerances: float) -> None:
+    """`torch.testing.assert_close`, on whichever device either is."""
+    torch.testing.assert_close(actual.to(DEVICE), expected.to(DEVICE), **tolerances)
+
+
 def tensor(array: np.ndarray) -> Tensor:
     """A torch tensor; floats become float32."""
-    result = torch.from_numpy(np.ascontiguousarray(array))
+    result = from_numpy(np.ascontiguousarray(array))
     return result.float() if result.is_floating_point() else result
 
 
@@ -46,7 +58,7 @@ def load_body(golden: Golden, golden_path: GoldenPath) -> BodyModel:
         for level in ("lr", "hr")
     )
     data = convert_licensed_files(golden_path("assets/human_model_files"), "male")
-    return BodyModel(data, 2, neighbours_low=low, neighbours_high=high)
+    return BodyModel(data, 2, neighbours_low=low, neighbours_high=high).to(DEVICE)
 
 
 def load_field(golden: Golden) -> SkinningField:
@@ -55,7 +67,7 @@ def load_field(golden: Golden) -> SkinningField:
     if "field_a" not in stored:
         return build_field(stored, "a")
     lower, upper = (torch.tensor([stored[f"coord_{axis}_a"][end] for axis in "xyz"]) for end in (0, -1))
-    return SkinningField(tensor(stored["field_a"]), lower, upper)
+    return SkinningField(tensor(stored["field_a"]), lower, upper).to(DEVICE)
 
 
 def build_field(stored: dict[str, np.ndarray], case: str) -> SkinningField:
@@ -70,7 +82,7 @@ def load_avatar(body: BodyModel, field: SkinningField, state: dict[str, np.ndarr
     identity = Identity(*(tensor(state[name]) for name in ("shape_param", "face_offset", "joint_offset")))
     _, n_channels, size, _ = state["triplane"].shape
     config = replace(AvatarConfig(), triplane_channels=n_channels, triplane_resolution=size)
-    avatar = Avatar(config, body, field, identity)
+    avatar = Avatar(config, body, field, identity).to(DEVICE)
     avatar.load_state_dict({name: tensor(value) for name, value in state.items()}, strict=True)
     return avatar
 

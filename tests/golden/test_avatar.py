@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from torch.testing import assert_close
 
 from common.avatar import Avatar, PosedAvatar
 from common.camera import Camera
@@ -47,14 +46,14 @@ def posed(avatar, pose, camera, dtype) -> PosedAvatar:
 
 def assert_near(actual, expected, **tolerance):
     """Equal to a stored array, in whichever precision it was computed."""
-    assert_close(actual, scene.tensor(expected).to(actual.dtype), **(tolerance or EXACT))
+    scene.assert_close(actual, scene.tensor(expected).to(actual.dtype), **(tolerance or EXACT))
 
 
 def test_identity_constants(avatar, arrays):
     assert_near(avatar.neutral_vertices, arrays["vert_neutral_pose"])
     assert_near(avatar.zero_pose_joints, arrays["joint_zero_pose"])
     template = scene.tensor(arrays["pos_enc_vert"])
-    assert_close(avatar.triplane_points.float(), template - template.mean(0), **EXACT)
+    scene.assert_close(avatar.triplane_points.float(), template - template.mean(0), **EXACT)
 
 
 def test_parts_of_the_gaussians(avatar, arrays):
@@ -173,7 +172,7 @@ def test_gaussian_outside_the_field_stays_with_the_body(avatar, arrays, camera, 
         mean = avatar.neutral_vertices + avatar.mean_offset
         mean[index] += scene.tensor(outside["added_offset"])
         weights = avatar.skinning_weights(mean)[index]
-    assert_close(weights.sum(1), torch.ones_like(weights[:, 0]), rtol=0, atol=1e-5)
+    scene.assert_close(weights.sum(1), torch.ones_like(weights[:, 0]), rtol=0, atol=1e-5)
     centre = camera.camera_to_world(torch.zeros_like(camera.t))
     assert_near(centre, outside["camera_centre_world"])
     for name in ("mean_3d", "mean_3d_refined"):  # where the published Gaussian goes

@@ -15,6 +15,7 @@ from common.body_model.identity import Identity
 from common.camera import Camera
 from common.joints import JOINTS, LEFT_HAND, RIGHT_HAND
 from common.pose import SmplxParams, SmplxPose
+from tests.golden import scene
 
 TOLERANCE = 2e-5  # golden README: vertices and joints
 
@@ -23,12 +24,12 @@ TOLERANCE = 2e-5  # golden README: vertices and joints
 def body(golden_path):
     return BodyModel(
         convert_licensed_files(golden_path("assets/human_model_files"), "male"), n_subdivisions=2
-    )
+    ).to(scene.DEVICE)
 
 
 @pytest.fixture(scope="module")
 def arrays(golden):
-    return {name: torch.from_numpy(value) for name, value in golden("03_body_model.npz").items()}
+    return {name: scene.from_numpy(value) for name, value in golden("03_body_model.npz").items()}
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,8 @@ def test_joint_names(golden_path):
 
 @pytest.mark.parametrize("i", [0, 1])
 def test_float64_agrees_with_the_stored_float32(golden_path, arrays, identity, i):
-    body = BodyModel(convert_licensed_files(golden_path("assets/human_model_files"), "male"), 0).double()
+    body = BodyModel(convert_licensed_files(golden_path("assets/human_model_files"), "male"), 0)
+    body = body.to(scene.DEVICE).double()
     out = body.vertices(*case(arrays, i), mask_root_offset=False)
     assert out.vertices.dtype == torch.float64
     assert_close(out.vertices, arrays["out_vertices"][i])

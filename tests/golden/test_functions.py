@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.testing import assert_close
 
 from common import losses
 from common.boundary import dilate, sobel_magnitude
@@ -17,7 +16,7 @@ from tests.golden import scene
 
 @pytest.fixture(scope="module")
 def arrays(golden) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(value) for name, value in golden("02_functions.npz").items()}
+    return {name: scene.from_numpy(value) for name, value in golden("02_functions.npz").items()}
 
 
 def in_float64(arrays: dict[str, Tensor], *names: str) -> list[Tensor]:
@@ -27,14 +26,14 @@ def in_float64(arrays: dict[str, Tensor], *names: str) -> list[Tensor]:
 def test_ssim_map(arrays):
     x, y = in_float64(arrays, "img_out", "img_tgt")
     # The stored float32 map itself is off by the rounding of E[x^2] - E[x]^2.
-    assert_close(losses.ssim_map(x, y), arrays["ssim_map"].double(), atol=2e-5, rtol=0)
+    scene.assert_close(losses.ssim_map(x, y), arrays["ssim_map"].double(), atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_image_loss_and_its_gradient(arrays, dtype):
     x = arrays["img_out"].to(dtype, copy=True).requires_grad_()
     loss = losses.image_loss(x, arrays["img_tgt"].to(dtype))
-    assert_close(loss.detach(), arrays["img_loss"].to(dtype), atol=5e-6, rtol=0)
+    scene.assert_close(loss.detach(), arrays["img_loss"].to(dtype), atol=5e-6, rtol=0)
     loss.mean().backward()
     expected = arrays["img_loss_grad"].to(dtype)
     assert (x.grad - expected).norm() < 1e-5 * expected.norm()
@@ -51,11 +50,11 @@ def test_geometry_loss_and_its_gradients(arrays, dtype):
     terms = {name: functions[name](outputs[name], targets[name]) for name in functions}
     for name, term in terms.items():
         expected = arrays[f"{name}_loss"].to(dtype)
-        assert_close(term.detach(), expected.reshape(term.shape), atol=2e-6, rtol=1e-5)
+        scene.assert_close(term.detach(), expected.reshape(term.shape), atol=2e-6, rtol=1e-5)
 
     no_mask = torch.zeros_like(outputs["depth"])
     loss = losses.geometry_loss(no_mask, no_mask, *terms.values(), frame_factor=1.0)
-    assert_close(loss.detach(), arrays["geo_loss"][0].to(dtype), atol=2e-6, rtol=1e-5)
+    scene.assert_close(loss.detach(), arrays["geo_loss"][0].to(dtype), atol=2e-6, rtol=1e-5)
     loss.mean().backward()
     for name, output in outputs.items():
         expected = arrays[f"geo_grad_{name}"][0].to(dtype)
@@ -65,15 +64,15 @@ def test_geometry_loss_and_its_gradients(arrays, dtype):
 
 def test_total_variation_with_and_without_mask(golden):
     arrays = golden("02_mesh_operators.npz")
-    image, mask = torch.from_numpy(arrays["tv_img"]), torch.from_numpy(arrays["tv_mask"])
-    assert_close(losses.total_variation(image, mask), torch.from_numpy(arrays["tv_masked"]))
-    assert_close(losses.total_variation(image), torch.from_numpy(arrays["tv_unmasked"]))
+    image, mask = scene.from_numpy(arrays["tv_img"]), scene.from_numpy(arrays["tv_mask"])
+    scene.assert_close(losses.total_variation(image, mask), scene.from_numpy(arrays["tv_masked"]))
+    scene.assert_close(losses.total_variation(image), scene.from_numpy(arrays["tv_unmasked"]))
 
 
 def test_sobel_magnitude(arrays):
     derivatives = arrays["sobel"][0]  # (3, 2, H, W) x, y
     expected = derivatives.norm(dim=1).mean(0)
-    assert_close(sobel_magnitude(arrays["img_out"][0]), expected, atol=1e-6, rtol=1e-5)
+    scene.assert_close(sobel_magnitude(arrays["img_out"][0]), expected, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
@@ -86,7 +85,7 @@ def test_projection_agrees_with_the_published_field_of_view(arrays):
     camera = Camera(torch.eye(3), torch.zeros(3), arrays["cam_focal"], arrays["cam_princpt"], height, width)
     edge = torch.cat([(arrays["fov"] / 2).tan(), torch.ones(1)])
     half_size = camera.project(edge) - camera.princpt
-    assert_close(half_size, torch.tensor([width / 2, height / 2]), rtol=1e-5, atol=0)
+    scene.assert_close(half_size, torch.tensor([width / 2, height / 2]), rtol=1e-5, atol=0)
 
 
 def test_projection_agrees_with_the_published_projection_matrix(arrays):
@@ -103,20 +102,20 @@ def test_crop_camera_agrees_with_the_published_affine_crop(golden):
     """The crop's matrix maps image pixels as the crop's camera moves principal point and focal length."""
     stored = golden("02_functions.npz")
     names = ("patch", "patch_src", "patch_bbox", "patch_trans", "patch_inv_trans")
-    arrays = {name: torch.from_numpy(stored[name]) for name in names}
+    arrays = {name: scene.from_numpy(stored[name]) for name in names}
     height, width = arrays["patch"].shape[:2]
     camera = Camera.identity((1.0, 1.0), (0.0, 0.0), *arrays["patch_src"].shape[:2])
     crop = camera.crop(arrays["patch_bbox"], height, width)
     matrix = torch.cat([torch.diag(crop.focal), crop.princpt[:, None]], 1)
-    assert_close(matrix, arrays["patch_trans"], atol=1e-5, rtol=1e-5)
+    scene.assert_close(matrix, arrays["patch_trans"], atol=1e-5, rtol=1e-5)
     there_and_back = torch.cat([matrix, torch.tensor([[0.0, 0.0, 1.0]])]).inverse()[:2]
-    assert_close(there_and_back, arrays["patch_inv_trans"], atol=1e-5, rtol=1e-5)
+    scene.assert_close(there_and_back, arrays["patch_inv_trans"], atol=1e-5, rtol=1e-5)
 
 
 def test_warp_of_a_box_agrees_with_the_published_affine_crop(golden):
     """OpenCV interpolates at 1/32 pixel: the crop differs by what the image changes over half of that."""
     stored = golden("02_functions.npz")
-    image, expected = torch.from_numpy(stored["patch_src"]) / 255, torch.from_numpy(stored["patch"]) / 255
+    image, expected = scene.from_numpy(stored["patch_src"]) / 255, scene.from_numpy(stored["patch"]) / 255
     found = warp_box(image.permute(2, 0, 1), tuple(stored["patch_bbox"].tolist()), *expected.shape[:2])
     difference = (found.permute(1, 2, 0) - expected).abs()
     assert difference.max() < 1 / 32  # half of 1/32 along either axis, and colours differ by 1 at most
@@ -126,4 +125,4 @@ def test_warp_of_a_box_agrees_with_the_published_affine_crop(golden):
 def test_cameras_matrices_agree_with_the_published_ones(arrays):
     height, width = (int(n) for n in arrays["cam_shape_hw"])
     camera = Camera(torch.eye(3), torch.zeros(3), arrays["cam_focal"], arrays["cam_princpt"], height, width)
-    assert_close(scene.view_and_projection(camera)[1], arrays["proj_matrix"], atol=1e-6, rtol=1e-5)
+    scene.assert_close(scene.view_and_projection(camera)[1], arrays["proj_matrix"], atol=1e-6, rtol=1e-5)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from common.mesh import NeighbourLists, laplacian, neighbour_lists, vertex_normals
+from tests.golden import scene
 
 LEVELS = ("lr", "hr")
 
@@ -14,7 +14,7 @@ LEVELS = ("lr", "hr")
 @pytest.mark.parametrize("level", LEVELS)
 def test_vertex_normals(golden, level):
     arrays = golden("02_mesh_operators.npz")
-    vertices, faces = torch.from_numpy(arrays[f"verts_{level}"]), torch.from_numpy(arrays[f"faces_{level}"])
+    vertices, faces = scene.from_numpy(arrays[f"verts_{level}"]), scene.from_numpy(arrays[f"faces_{level}"])
     normals = vertex_normals(vertices, faces)
     np.testing.assert_allclose(normals, arrays[f"normals_{level}"], atol=2e-5, rtol=0)
 
@@ -23,13 +23,13 @@ def test_vertex_normals(golden, level):
 def test_laplacian_over_the_stored_lists(golden, level):
     arrays = golden("02_mesh_operators.npz")
     lists = NeighbourLists(
-        torch.from_numpy(arrays[f"neighbor_idx_{level}"]),
-        torch.from_numpy(arrays[f"neighbor_weight_{level}"]),
+        scene.from_numpy(arrays[f"neighbor_idx_{level}"]),
+        scene.from_numpy(arrays[f"neighbor_weight_{level}"]),
     )
-    result = laplacian(torch.from_numpy(arrays[f"x_{level}"][0]), lists)
+    result = laplacian(scene.from_numpy(arrays[f"x_{level}"][0]), lists)
     np.testing.assert_allclose(result, arrays[f"laplacian_x_{level}"][0], atol=2e-5, rtol=0)
     if level == "hr":
-        difference = result - laplacian(torch.from_numpy(arrays["y_hr"][0]), lists)
+        difference = result - laplacian(scene.from_numpy(arrays["y_hr"][0]), lists)
         np.testing.assert_allclose(result**2, arrays["lapreg_x_none_hr"][0], atol=2e-5, rtol=1e-5)
         np.testing.assert_allclose(difference**2, arrays["lapreg_x_y_hr"][0], atol=2e-5, rtol=1e-5)
 

@@ -12,6 +12,7 @@ import torch
 from common.io.parameters import SMPLX_SHAPES
 from common.pose import SmplxParams
 from common.pose_table import PoseTable
+from tests.golden import scene
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_axis_angle_comes_back_as_published_up_to_the_sign_of_half_turns(arrays,
             expected, found = expected.reshape(-1, 3), found.reshape(-1, 3)
             half_turn = expected.norm(dim=-1) > torch.pi - 1e-3  # r and -r are one rotation there
             aligned = torch.where((half_turn & ((found * expected).sum(-1) < 0))[:, None], -found, found)
-            torch.testing.assert_close(aligned, expected, atol=3e-4, rtol=0)
+            scene.assert_close(aligned, expected, atol=3e-4, rtol=0)
 
 
 def test_gradient_through_the_round_trip_is_the_published_one(arrays, table):

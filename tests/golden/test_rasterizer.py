@@ -43,7 +43,7 @@ class Case:
         prefix = "" if column == 0 else "cam_"
 
         def stored(name: str) -> Tensor:
-            return torch.from_numpy(arrays[name]).to(dtype, copy=True)
+            return scene.from_numpy(arrays[name]).to(dtype, copy=True)
 
         self.image = stored("image" if column == 0 else "img")
         self.weight = stored("grad_image" if column == 0 else "random_weight")
@@ -55,7 +55,7 @@ class Case:
             name: stored(f"grad_exact_{key}") for name, key in names.items() if f"grad_exact_{key}" in arrays
         }
         quaternion = next(key for key in ("quats_wxyz", "rotation_wxyz", "rotation") if key in arrays)
-        self.radius = torch.from_numpy(arrays["radii" if column == 0 else "radius"])
+        self.radius = scene.from_numpy(arrays["radii" if column == 0 else "radius"])
         self.gaussians = Gaussians(
             mean=self.leaves["mean"],
             scale=self.leaves["scale"],
@@ -87,7 +87,7 @@ class Case:
 
         def image_of(moved: Tensor) -> Tensor:
             gaussians = replace(self.gaussians, mean=moved)
-            return rasterize(gaussians, self.camera, gaussians.rgb, None, self.background, "numba")
+            return rasterize(gaussians, self.camera, gaussians.rgb, None, self.background)
 
         still, is_flippable = image_of(mean), torch.zeros_like(self.image, dtype=torch.bool)
         for seed in range(N_JITTERS):
@@ -108,7 +108,7 @@ class Case:
             assert (grad - expected).norm() < GRADIENT_TOLERANCE * expected.norm(), name
 
 
-@pytest.mark.parametrize("backend", ["torch", "numba"])
+@pytest.mark.parametrize("backend", ["torch", "numba" if scene.DEVICE.type == "cpu" else "triton"])
 @pytest.mark.parametrize("file", FILES)
 def test_image_and_gradients_equal_the_published_rasterizer(
     golden: Golden, file: str, backend: str, dtype: torch.dtype
@@ -157,7 +157,7 @@ def test_footprints_equal_the_published_ones(golden: Golden) -> None:
     arrays = golden("07_rasteriser_stress.npz")
     prints = torch_backend.project(Case(arrays).splats())
     expected = {
-        key: torch.from_numpy(value)[prints.index]
+        key: scene.from_numpy(value)[prints.index]
         for key, value in arrays.items()
         if value.shape[:1] == (len(arrays["depth"]),)
     }
@@ -176,14 +176,14 @@ def test_footprints_equal_the_published_ones(golden: Golden) -> None:
 @pytest.mark.parametrize("part", ["face", "eye"])
 def test_mesh_masks_equal_the_published_ones(golden: Golden, frame: str, patch: str, part: str) -> None:
     renders = golden(f"07_renders_{frame}.npz")
-    masks, faces = golden("03_masks.npz"), torch.from_numpy(golden("01_subdivision.npz")["faces_lr"])
-    expected = torch.from_numpy(renders[f"{patch}{part}_mesh_mask"])
+    masks, faces = golden("03_masks.npz"), scene.from_numpy(golden("01_subdivision.npz")["faces_lr"])
+    expected = scene.from_numpy(renders[f"{patch}{part}_mesh_mask"])
     prefix = "cam_face_" if patch else "cam_"
-    parts = (torch.from_numpy(renders[prefix + key]) for key in ("R", "t", "focal", "princpt"))
+    parts = (scene.from_numpy(renders[prefix + key]) for key in ("R", "t", "focal", "princpt"))
     camera = Camera(*parts, height=expected.shape[1], width=expected.shape[2])
-    is_eye, is_expression = (torch.from_numpy(masks[f"is_{k}_lr"]).reshape(-1) for k in ("eye", "face_expr"))
+    is_eye, is_expression = (scene.from_numpy(masks[f"is_{k}_lr"]).reshape(-1) for k in ("eye", "face_expr"))
     is_part = is_eye if part == "eye" else is_eye | is_expression
-    vertices = camera.world_to_camera(torch.from_numpy(renders["smplx_vert_lr_world"]))
+    vertices = camera.world_to_camera(scene.from_numpy(renders["smplx_vert_lr_world"]))
     image = interpolate_mesh(rasterize_mesh(vertices, faces, camera), is_part[:, None].float())
     assert (image - expected).abs().max() < 1e-4
 
@@ -191,11 +191,11 @@ def test_mesh_masks_equal_the_published_ones(golden: Golden, frame: str, patch: 
 @pytest.mark.parametrize("frame", ["captured", "generated_identity_cam"])
 def test_hand_mesh_masks_of_world_coordinates_equal_the_published_ones(golden: Golden, frame: str) -> None:
     renders, masks = golden(f"07_renders_{frame}.npz"), golden("03_masks.npz")
-    expected = torch.from_numpy(renders["hand_mesh_mask"])
-    parts = (torch.from_numpy(renders["cam_" + key]) for key in ("R", "t", "focal", "princpt"))
+    expected = scene.from_numpy(renders["hand_mesh_mask"])
+    parts = (scene.from_numpy(renders["cam_" + key]) for key in ("R", "t", "focal", "princpt"))
     camera = Camera(*parts, height=expected.shape[1], width=expected.shape[2])
-    vertices = torch.from_numpy(renders["smplx_vert_lr_world"])
+    vertices = scene.from_numpy(renders["smplx_vert_lr_world"])
     for hand, side in enumerate("rl"):
-        own = vertices[torch.from_numpy(masks[f"{side}hand_vertex_idx"])]
-        fragments = rasterize_mesh(own, torch.from_numpy(masks[f"{side}hand_face"]), camera)
+        own = vertices[scene.from_numpy(masks[f"{side}hand_vertex_idx"])]
+        fragments = rasterize_mesh(own, scene.from_numpy(masks[f"{side}hand_face"]), camera)
         assert torch.equal((fragments.face_index >= 0).float(), expected[hand])

@@ -47,7 +47,7 @@ def avatar(golden, golden_body, golden_field, dtype) -> Avatar:
 def assert_near(actual, expected):
     """Vertices and the like: equal to 2e-5, in whichever precision they were computed."""
     expected = scene.tensor(expected).to(actual.dtype)
-    torch.testing.assert_close(actual, expected, rtol=2e-5, atol=2e-5)
+    scene.assert_close(actual, expected, rtol=2e-5, atol=2e-5)
 
 
 class Rendered:

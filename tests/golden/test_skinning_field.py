@@ -19,6 +19,7 @@ from common.body_model.body import BodyModel
 from common.body_model.files import convert_licensed_files
 from common.skinning_field import SkinningField, build_skinning_field
 from main.config import FieldConfig
+from tests.golden import scene
 from tests.golden.scene import build_field
 
 Arrays = dict[str, np.ndarray]
@@ -49,7 +50,7 @@ def test_whole_field(stored: Arrays, case: str) -> None:
 
 
 def test_field_after_few_iterations(stored: Arrays) -> None:
-    found = build_field(stored, "b").weights.flatten(0, 2)[torch.from_numpy(stored["field_b_flat_idx"])]
+    found = build_field(stored, "b").weights.flatten(0, 2)[scene.from_numpy(stored["field_b_flat_idx"])]
     np.testing.assert_allclose(found.numpy(), stored["field_b_sample"], atol=TOLERANCE)
 
 
@@ -71,14 +72,14 @@ def test_the_tool_makes_the_stored_field(
     # Posing the body moves vertices by rounding, and single grid points at the threshold may fall in or out.
     difference = (found.weights - golden_field.weights).abs().amax(-1)
     assert (difference > 1e-4).float().mean() < 1e-3
-    torch.testing.assert_close(found.upper, golden_field.upper, atol=2e-5, rtol=0)
+    scene.assert_close(found.upper, golden_field.upper, atol=2e-5, rtol=0)
 
 
 def test_fixed_cells_are_those_near_a_vertex(stored: Arrays) -> None:
     """No diffusion: what has weights is fixed. Single cells lie at the threshold to rounding."""
     resolution, _, threshold, expansion = stored["args_a"].tolist()
     settings = FieldConfig(int(resolution), 0, threshold, expansion)
-    vertices, weights = torch.from_numpy(stored["verts"]), torch.from_numpy(stored["weights"])
+    vertices, weights = scene.from_numpy(stored["verts"]), scene.from_numpy(stored["weights"])
     found = build_skinning_field(vertices, weights, settings, progress=False).weights.sum(-1) > 0.5
     assert (found.numpy() != stored["fixed_cells_a"]).sum() <= 2
 
@@ -99,11 +100,11 @@ def looked_up(avatar: Arrays) -> np.ndarray:
 
 
 def base_positions(avatar: Arrays) -> Tensor:
-    return torch.from_numpy(avatar["vert_neutral_pose"] + avatar["mean_offset"])
+    return scene.from_numpy(avatar["vert_neutral_pose"] + avatar["mean_offset"])
 
 
 def scales(avatar: Arrays) -> Tensor:
-    return torch.from_numpy(avatar["scale"][:, :1])
+    return scene.from_numpy(avatar["scale"][:, :1])
 
 
 def test_base_weights(golden_field: SkinningField, golden: Golden, dtype: torch.dtype) -> None:
@@ -116,8 +117,8 @@ def test_base_weights(golden_field: SkinningField, golden: Golden, dtype: torch.
 
 def test_refined_weights(golden_field: SkinningField, golden_body: BodyModel, golden: Golden) -> None:
     avatar = golden("05_persona.npz")
-    expression = golden_body.expr_dirs_high @ torch.from_numpy(avatar["smplx_expr"])
-    refined = base_positions(avatar) + torch.from_numpy(avatar["mean_offset_offset"]) + expression
+    expression = golden_body.expr_dirs_high @ scene.from_numpy(avatar["smplx_expr"])
+    refined = base_positions(avatar) + scene.from_numpy(avatar["mean_offset_offset"]) + expression
     index = avatar["sample_idx"]
     found = golden_field.sample(refined[index], scales(avatar)[index]).numpy()
     rows = looked_up(avatar)[index]
@@ -129,9 +130,9 @@ def test_gaussians_far_outside_keep_weights(golden_field: SkinningField, golden:
     avatar, outside = golden("05_persona.npz"), golden("05_out_of_field.npz")
     assert (outside["skinning_weight"] == 0).all()
     index = outside["vertex_idx"]
-    mean = base_positions(avatar)[index] + torch.from_numpy(outside["added_offset"])
+    mean = base_positions(avatar)[index] + scene.from_numpy(outside["added_offset"])
     scale = scales(avatar)[index]
     found = golden_field.sample(mean, scale)
-    farther = golden_field.sample(mean + torch.from_numpy(outside["added_offset"]), scale)
-    torch.testing.assert_close(found.sum(1), torch.ones(len(index)))
-    torch.testing.assert_close(found, farther)
+    farther = golden_field.sample(mean + scene.from_numpy(outside["added_offset"]), scale)
+    scene.assert_close(found.sum(1), torch.ones(len(index)))
+    scene.assert_close(found, farther)

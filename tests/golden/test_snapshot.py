@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.testing import assert_close
 
 from common.checkpoint import load_optimizer, read_snapshot
 from common.engine.plain import render_plain
@@ -38,7 +37,7 @@ def parts(golden_body, golden_field):
 @pytest.fixture(scope="module")
 def model(golden_path, parts) -> PersonModel:
     path = golden_path("10_checkpoint/snapshot_0.pth")
-    return load_person(read_snapshot(path), path, *parts, AvatarConfig())
+    return load_person(read_snapshot(path), path, *parts, AvatarConfig()).to(scene.DEVICE)
 
 
 def photo_of(folder: Path) -> Tensor:
@@ -54,7 +53,7 @@ def test_motion_frames(model, golden, golden_path):
         with torch.no_grad():
             posed = avatar(SmplxPose.from_params(frame.params), frame.camera)
         for ours, name in ((posed.base_mean, "mean_3d"), (posed.refined_mean, "mean_3d_refined")):
-            assert_close(ours, scene.tensor(expected[f"{name}.{frame.index}"]), rtol=2e-5, atol=2e-5)
+            scene.assert_close(ours, scene.tensor(expected[f"{name}.{frame.index}"]), rtol=2e-5, atol=2e-5)
         stored = scene.tensor(expected[f"mean_3d_refined.{frame.index}"])
         errors = []
         for gaussians in (posed.refined, replace(posed.refined, mean=stored)):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from common.mesh import Subdivider, subdivide
+from tests.golden import scene
 
 
 def test_edges_and_faces_have_the_published_order(golden):
@@ -26,13 +26,13 @@ def test_features_are_interpolated_as_published(golden, n_levels, level, feature
     arrays = golden("01_subdivision.npz")
     subdivider = Subdivider(arrays["faces_lr"], arrays["verts_lr"].shape[0], n_levels)
     np.testing.assert_array_equal(subdivider.faces, arrays[f"faces_{level}"])
-    fine = subdivider.interpolate(torch.from_numpy(arrays[f"{feature}_lr"]))
+    fine = subdivider.interpolate(scene.from_numpy(arrays[f"{feature}_lr"]))
     np.testing.assert_allclose(fine, arrays[f"{feature}_{level}"], atol=2e-5, rtol=0)
 
 
 def test_flags_are_interpolated_as_published(golden):
     arrays = golden("01_subdivision.npz")
     subdivider = Subdivider(arrays["faces_lr"], arrays["verts_lr"].shape[0], 2)
-    flag = torch.from_numpy(arrays["flag_lr"])
+    flag = scene.from_numpy(arrays["flag_lr"])
     np.testing.assert_array_equal(subdivider.interpolate(flag), arrays["flag_hr"])
     np.testing.assert_array_equal(subdivider.interpolate_flag(flag), arrays["flag_hr"] == 1)

@@ -17,6 +17,7 @@ from common.mesh import Subdivider
 from common.skinning_field import SkinningField
 from common.texture import initial_log_scale, sample_subdivided, sample_vertex_colors, to_logit, vertex_uv
 from main.config import AvatarConfig
+from tests.golden import scene
 
 Tensors = dict[str, Tensor]
 LAYERS = [
@@ -29,11 +30,11 @@ LAYERS = [
 
 @pytest.fixture(scope="module")
 def stored(golden: Callable[[str], dict[str, np.ndarray]]) -> Tensors:
-    return {name: torch.from_numpy(array) for name, array in golden("06_texture_init.npz").items()}
+    return {name: scene.from_numpy(array) for name, array in golden("06_texture_init.npz").items()}
 
 
 def assert_same_colors(color: Tensor, stored_logit: Tensor) -> None:
-    torch.testing.assert_close(to_logit(color).sigmoid(), stored_logit.sigmoid(), atol=1e-5, rtol=0)
+    scene.assert_close(to_logit(color).sigmoid(), stored_logit.sigmoid(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("texture", "logit"), LAYERS)
@@ -49,7 +50,7 @@ def test_colors_from_the_stored_mesh(stored: Tensors, texture: str, logit: str) 
 def test_colors_from_the_body_files(stored: Tensors, golden_path: Callable, texture: str, logit: str) -> None:
     body = BodyModel(
         convert_licensed_files(golden_path("assets/human_model_files"), "male"), n_subdivisions=2
-    )
+    ).to(scene.DEVICE)
     assert_same_colors(sample_vertex_colors(stored[texture], body), stored[logit])
 
 
@@ -58,11 +59,11 @@ def test_scale_points_are_the_neutral_body_with_open_jaw(
 ) -> None:
     arrays = golden("03_body_model.npz")
     identity = Identity(
-        *(torch.from_numpy(arrays[f"id_{n}"]) for n in ("shape_param", "face_offset", "joint_offset"))
+        *(scene.from_numpy(arrays[f"id_{n}"]) for n in ("shape_param", "face_offset", "joint_offset"))
     )
     for name, who in (("scale_points", identity), ("pos_enc_vert", None)):
         vertices = golden_body.subdivider.interpolate(golden_body.neutral_vertices(who, jaw_open=True))
-        torch.testing.assert_close(vertices, stored[name], atol=2e-5, rtol=0)
+        scene.assert_close(vertices, stored[name], atol=2e-5, rtol=0)
 
 
 def test_offsets_begin_at_zero(stored: Tensors, golden_body: BodyModel, golden_field: SkinningField) -> None:
@@ -72,6 +73,4 @@ def test_offsets_begin_at_zero(stored: Tensors, golden_body: BodyModel, golden_f
 
 
 def test_scales(stored: Tensors) -> None:
-    torch.testing.assert_close(
-        initial_log_scale(stored["scale_points"]), stored["scale_log"], atol=2e-5, rtol=0
-    )
+    scene.assert_close(initial_log_scale(stored["scale_points"]), stored["scale_log"], atol=2e-5, rtol=0)
