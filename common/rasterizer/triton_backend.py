@@ -47,7 +47,6 @@ def _draw(
     geometries: Sequence[tuple[Tensor, ...]],
     canvas: Canvas,
     channels: Tensor,
-    keep: bool,
 ) -> tuple[Tensor, Footprints, Lists, Trail]:
     """Canvas and what the backward needs; the capacity is right in the end."""
     device, n = channels.device, len(channels)
@@ -62,7 +61,7 @@ def _draw(
     on_host, event = (None, None) if is_in_graph else _announced(footprints.end[n - 1 :])
     while True:
         lists = list_gaussians(footprints, tiles_x, n_tiles, capacity)
-        image, trail = blend(canvas, background, footprints, lists, channels, keep)
+        image, trail = blend(canvas, background, footprints, lists, channels)
         if on_host is None:
             rooms.watch(footprints.end[n - 1 :], capacity)
             return image, footprints, lists, trail
@@ -124,7 +123,7 @@ class _Rasterize(torch.autograd.Function):
         canvas, channels = Canvas.of(scenes), _joined(scenes)
         with torch.cuda.device_of(channels):
             geometries = [geometry_of(scene) for scene in scenes]
-            image, footprints, lists, trail = _draw(scenes, geometries, canvas, channels, keep)
+            image, footprints, lists, trail = _draw(scenes, geometries, canvas, channels)
         if keep:
             ctx.call = _Call.of(scenes, canvas)
             ctx.save_for_backward(
@@ -136,9 +135,9 @@ class _Rasterize(torch.autograd.Function):
                 lists.range,
                 trail.used,
                 trail.work,
-                trail.start,
+                trail.whole,
                 trail.place,
-                trail.checkpoint,
+                trail.part,
                 *(tensor for geometry in geometries for tensor in geometry),
             )
         if len(scenes) == 1:

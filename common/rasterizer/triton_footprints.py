@@ -21,7 +21,7 @@ class Footprints:
 
     row: Tensor  # (N, 8)
     box: Tensor  # (N, 4) int32
-    count: Tensor  # (N,) int32
+    count: Tensor  # (N,) int64
     order: Tensor  # (N,) int64, front to back
     end: Tensor  # (N,) int64 running sum of `count` in that order
 
@@ -42,7 +42,7 @@ def project(scenes: Sequence[Splats], geometries: Sequence[tuple[Tensor, ...]], 
     like, n = geometries[0][0], sum(len(geometry[0]) for geometry in geometries)
     row, depth = like.new_empty(n, 8), like.new_empty(n)
     box = torch.empty(n, 4, dtype=torch.int32, device=like.device)
-    count = torch.empty(n, dtype=torch.int32, device=like.device)
+    count = torch.empty(n, dtype=torch.int64, device=like.device)
     first = 0
     for splats, geometry, top in zip(scenes, geometries, canvas.tops, strict=True):
         n_here = len(geometry[0])

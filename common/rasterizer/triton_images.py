@@ -15,7 +15,10 @@ from common.rasterizer.triton_footprints import Footprints
 from common.rasterizer.triton_tile_lists import CELLS, Lists
 
 CELL_PIXELS = 16
-SEGMENT = 256  # slots that the backward walks in one piece
+SEGMENT = 192  # slots; lists of twice as many are cut into pieces that are not much longer
+CUT_BLOCK = 256  # cells
+JOINED = 16  # segments at a time
+JOINING = 8  # programs for every multiprocessor and channel
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,11 @@ TUNING = {  # by the channels that are reserved
 class Trail:
     """What the forward leaves for the backward."""
 
-    used: Tensor  # (n_cells,) int32 end of what was looked at of each list
-    work: Tensor  # (2,) int32 how many starts, how many checkpoints
-    start: Tensor  # (n_cells,) int32 cells whose lists are not empty
-    place: Tensor  # (most checkpoints, 2) int32 cell, slot
-    checkpoint: Tensor  # (most checkpoints, C + 1, 16)
+    used: Tensor  # (n_cells,) int32 end of what was looked at of each list that is not cut
+    work: Tensor  # (3,) int32 how many lists are whole, segments of the others, those others
+    whole: Tensor  # (n_cells,) int32 cells whose lists are of one segment
+    place: Tensor  # (room, 3) int32 cell, first slot, end of what was looked at of every segment
+    part: Tensor  # (room, C + 2, 16) colour and transmittance before every segment, sum of its weights
 
 
 @lru_cache(maxsize=64)
@@ -76,48 +79,72 @@ def _reserved(n_channels: int) -> int:
 
 
 def blend(
-    canvas: Canvas, background: Tensor, footprints: Footprints, lists: Lists, channels: Tensor, keep: bool
+    canvas: Canvas, background: Tensor, footprints: Footprints, lists: Lists, channels: Tensor
 ) -> tuple[Tensor, Trail]:
-    """Image (C, H, W) of the canvas and, if `keep`, what the backward needs."""
+    """Image (C, H, W) of the canvas, and what the backward needs."""
     (n, n_channels), device = channels.shape, channels.device
     capacity, n_cells = len(lists.slot) // CELLS, lists.range.shape[1]
     image = channels.new_empty(n_channels, canvas.height, canvas.width)
     reserved = _reserved(n_channels)
     tuning = TUNING[reserved]
-    n_checkpoints = len(lists.slot) // SEGMENT + 1 if keep else 1
-    trail = Trail(
-        used=torch.empty(n_cells, dtype=torch.int32, device=device),
-        work=torch.zeros(2, dtype=torch.int32, device=device),
-        start=torch.empty(n_cells if keep else 1, dtype=torch.int32, device=device),
-        place=torch.empty(n_checkpoints, 2, dtype=torch.int32, device=device),
-        checkpoint=channels.new_empty(n_checkpoints, n_channels + 1, CELL_PIXELS),
+    room = len(lists.slot) // SEGMENT + 1
+    precision = _precision(device)
+    work = torch.zeros(3, dtype=torch.int32, device=device)
+    whole = torch.empty(n_cells, dtype=torch.int32, device=device)
+    place = torch.empty(room, 3, dtype=torch.int32, device=device)
+    cut = torch.empty(room, 2, dtype=torch.int32, device=device)
+    triton_blending.cut_lists[(-(-n_cells // CUT_BLOCK),)](
+        lists.range, work, whole, place, cut, n_cells, room, SEGMENT=SEGMENT, BLOCK=CUT_BLOCK
     )
-    triton_blending.blend[(n_cells,)](
+    passing = channels.new_empty(room, CELL_PIXELS)
+    triton_blending.attenuate[(room,)](
+        lists.slot, footprints.row, work, place, passing, canvas.width, K=tuning.k, num_warps=tuning.n_warps
+    )
+    used = torch.empty(n_cells, dtype=torch.int32, device=device)
+    part = channels.new_empty(room, n_channels + 2, CELL_PIXELS)
+    background, total = background.contiguous(), footprints.end[n - 1 :]
+    triton_blending.blend[(room + n_cells,)](
         lists.slot,
         lists.range,
         lists.schedule,
         footprints.row,
         channels,
-        background.contiguous(),
-        footprints.end[n - 1 :],
+        background,
+        total,
+        work,
+        place,
+        passing,
         image,
-        trail.used,
-        trail.work,
-        trail.start,
-        trail.place,
-        trail.checkpoint,
+        used,
+        part,
         n_cells,
+        room,
         capacity,
         canvas.width,
         canvas.height,
         n_channels,
         K=tuning.k,
         CHANNELS=reserved,
-        SEGMENT=SEGMENT if keep else 0,
-        PRECISION=_precision(device),
+        SEGMENT=SEGMENT,
+        PRECISION=precision,
         num_warps=tuning.n_warps,
     )
-    return image, trail
+    triton_blending.join_segments[(JOINING * _n_multiprocessors(device), n_channels)](
+        work,
+        place,
+        cut,
+        part,
+        background,
+        total,
+        image,
+        capacity,
+        canvas.width,
+        canvas.height,
+        n_channels,
+        SEGMENTS=JOINED,
+        num_warps=1,
+    )
+    return image, Trail(used, work, whole, place, part)
 
 
 def unblend(
@@ -155,7 +182,6 @@ def unblend(
         n_channels,
         K=tuning.k_backward,
         CHANNELS=reserved,
-        SEGMENT=SEGMENT,
         PRECISION=_precision(device),
         num_warps=tuning.n_warps,
         maxnreg=tuning.registers_backward,

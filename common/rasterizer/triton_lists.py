@@ -1,12 +1,15 @@
 """Triton kernels: lists of Gaussians, front to back, of every tile and of every cell (SPEC 10).
 
 Tiles of 8 x 8 pixels get sorted lists; each is split into the lists of its four cells of 4 x 4 pixels. A pair is
-(Gaussian, tile); sorted by tile, then depth, pairs become slots: a list is a run of slots.
+(Gaussian, tile); sorted by tile, then depth, those of a tile are neighbours. A list is a run of slots.
 No postponed annotations here: Triton reads them.
 """
 
 import triton
 import triton.language as tl
+
+CLASSES = tl.constexpr(16)  # of lists by their lengths; a power of two, and a multiple of 4
+SHORT = tl.constexpr(10)  # half octaves of a length that does not count as long: 32
 
 
 @triton.jit(do_not_specialize=["n", "tiles_x", "n_tiles", "capacity"])
@@ -20,73 +23,46 @@ def list_pairs(
     tiles_x,
     n_tiles,
     capacity,
-    N_STEPS: tl.constexpr,  # 2^N_STEPS > N
     OFFSET: tl.constexpr,
-    BLOCK: tl.constexpr,
+    RANKS: tl.constexpr,  # Gaussians to a program, a power of two
+    N_STEPS: tl.constexpr,  # 2^N_STEPS = RANKS
+    BLOCK: tl.constexpr,  # pairs at a time
 ):
-    """All pairs, front to back: which Gaussian, which tile."""
-    pair = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    is_in = pair < capacity
+    """All pairs, front to back: which Gaussian, which tile. Programs beyond the Gaussians mark what is unused."""
+    n_programs = (n + RANKS - 1) // RANKS
     total = tl.load(end_ptr + n - 1)
-    is_used = is_in & (pair < total)
-    lo = tl.zeros([BLOCK], tl.int32)  # the first rank whose end lies beyond the pair
-    hi = lo + (n - 1)
-    for _ in range(N_STEPS):
-        middle = (lo + hi) // 2
-        is_beyond = tl.load(end_ptr + middle, mask=is_used, other=0) > pair
-        hi = tl.where(is_beyond, middle, hi)
-        lo = tl.where(is_beyond, lo, tl.minimum(middle + 1, hi))
-    before = tl.load(end_ptr + lo - 1, mask=is_used & (lo > 0), other=0)
-    g = tl.load(order_ptr + lo, mask=is_used, other=0).to(tl.int32)
-    left = tl.load(box_ptr + 4 * g, mask=is_used, other=0) // 2
-    right = (tl.load(box_ptr + 4 * g + 1, mask=is_used, other=1) - 1) // 2
-    top = tl.load(box_ptr + 4 * g + 2, mask=is_used, other=0) // 2
-    n_x = tl.maximum(right - left + 1, 1)
-    k = (pair - before).to(tl.int32)
-    tile = tl.where(is_used, (top + k // n_x) * tiles_x + left + k % n_x, n_tiles)
-    tl.store(key_ptr + pair, (tile - OFFSET).to(key_ptr.dtype.element_ty), mask=is_in)
-    tl.store(gaussian_ptr + pair, g, mask=is_in)
-
-
-@triton.jit(do_not_specialize=["n_tiles", "capacity"])
-def list_slots(
-    key_ptr,  # (capacity,) of `list_pairs`, sorted
-    pair_ptr,  # (capacity,) int64 the pair at each place of the sorted keys
-    gaussian_ptr,  # (capacity,) of `list_pairs`
-    slot_ptr,  # out (capacity,) int32 the Gaussian of every slot
-    range_ptr,  # out (2, n_tiles) int32, zeros: first slot, one past the last
-    n_tiles,
-    capacity,
-    OFFSET: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """The list of every tile."""
-    slot = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    is_in = slot < capacity
-    pair = tl.load(pair_ptr + slot, mask=is_in, other=0)
-    tl.store(slot_ptr + slot, tl.load(gaussian_ptr + pair, mask=is_in, other=0), mask=is_in)
-    tile = tl.load(key_ptr + slot, mask=is_in, other=0).to(tl.int32) + OFFSET
-    following = tl.load(key_ptr + slot + 1, mask=slot + 1 < capacity, other=0).to(tl.int32) + OFFSET
-    following = tl.where(slot + 1 < capacity, following, n_tiles)
-    is_last = is_in & (tile < n_tiles) & (tile != following)
-    tl.store(range_ptr + n_tiles + tile, slot + 1, mask=is_last)
-    tl.store(range_ptr + following, slot + 1, mask=is_in & (tile != following) & (following < n_tiles))
-
-
-@triton.jit(do_not_specialize=["n_tiles"])
-def rank_lists(
-    range_ptr,  # (2, n_tiles) of `list_slots`
-    rank_ptr,  # out (n_tiles,) uint8: the longer the list, the smaller
-    n_tiles,
-    BLOCK: tl.constexpr,
-):
-    """Ranks of the tiles by the logarithm of their lists' lengths, in steps of 4 %."""
-    tile = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    is_in = tile < n_tiles
-    first = tl.load(range_ptr + tile, mask=is_in, other=0)
-    n = tl.load(range_ptr + n_tiles + tile, mask=is_in, other=0) - first
-    rank = 255.0 - tl.minimum(16.0 * tl.log2(n.to(tl.float32) + 1.0), 255.0)
-    tl.store(rank_ptr + tile, rank.to(tl.int32).to(tl.uint8), mask=is_in)
+    k = tl.arange(0, BLOCK)
+    if tl.program_id(0) >= n_programs:
+        unused = (tl.program_id(0) - n_programs) * BLOCK + k
+        is_unused = (unused < capacity) & (unused >= total)
+        tl.store(
+            key_ptr + unused, (n_tiles - OFFSET + unused * 0).to(key_ptr.dtype.element_ty), mask=is_unused
+        )
+    else:
+        first = tl.program_id(0) * RANKS
+        last = tl.minimum(first + RANKS, n) - 1
+        pair = tl.load(end_ptr + first - 1, mask=first > 0, other=0) + k.to(tl.int64)
+        stop = tl.minimum(tl.load(end_ptr + last), capacity)
+        while tl.min(pair, 0) < stop:
+            is_in = pair < stop
+            lo = tl.zeros([BLOCK], tl.int32) + first  # the first rank whose end lies beyond the pair
+            hi = tl.zeros([BLOCK], tl.int32) + last
+            for _ in range(N_STEPS):
+                middle = (lo + hi) // 2
+                is_beyond = tl.load(end_ptr + middle, mask=is_in, other=0) > pair
+                hi = tl.where(is_beyond, middle, hi)
+                lo = tl.where(is_beyond, lo, tl.minimum(middle + 1, hi))
+            before = tl.load(end_ptr + lo - 1, mask=is_in & (lo > 0), other=0)
+            g = tl.load(order_ptr + lo, mask=is_in, other=0).to(tl.int32)
+            left = tl.load(box_ptr + 4 * g, mask=is_in, other=0) // 2
+            right = (tl.load(box_ptr + 4 * g + 1, mask=is_in, other=1) - 1) // 2
+            top = tl.load(box_ptr + 4 * g + 2, mask=is_in, other=0) // 2
+            n_x = tl.maximum(right - left + 1, 1)
+            place = (pair - before).to(tl.int32)
+            tile = (top + place // n_x) * tiles_x + left + place % n_x
+            tl.store(key_ptr + pair, (tile - OFFSET).to(key_ptr.dtype.element_ty), mask=is_in)
+            tl.store(gaussian_ptr + pair, g, mask=is_in)
+            pair += BLOCK
 
 
 @triton.jit
@@ -95,10 +71,91 @@ def _field(packed, j: tl.constexpr):
     return ((packed >> (16 * j)) & 0xFFFF).to(tl.int32)
 
 
+@triton.jit
+def _length_class(n):
+    """0 for the longest lists up to CLASSES - 1 for the shortest and for none, in steps of a factor of 1.41."""
+    half_octaves = (2.0 * tl.log2(n.to(tl.float32) + 1.0)).to(tl.int32)
+    return CLASSES - 1 - tl.minimum(tl.maximum(half_octaves - SHORT, 0), CLASSES - 1)
+
+
+@triton.jit(do_not_specialize=["n_tiles", "capacity"])
+def find_lists(
+    key_ptr,  # (capacity,) of `list_pairs`, sorted
+    range_ptr,  # out (2, n_tiles) int32: place of the first pair, one past the last
+    class_ptr,  # out (2, CLASSES) int32, zeros: the first row says how many lists there are of each length
+    n_tiles,
+    capacity,
+    N_STEPS: tl.constexpr,  # 2^N_STEPS > capacity
+    OFFSET: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The list of every tile."""
+    tile = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    is_in = tile < n_tiles
+    lo, hi = tl.zeros([BLOCK], tl.int32), tl.zeros([BLOCK], tl.int32) + capacity
+    lo_end, hi_end = lo, hi
+    for _ in range(N_STEPS):  # the first keys that are not below the tile, and not below the next one
+        middle, middle_end = (lo + hi) // 2, (lo_end + hi_end) // 2
+        key = tl.load(key_ptr + middle, mask=is_in & (lo < hi), other=0).to(tl.int32) + OFFSET
+        key_end = tl.load(key_ptr + middle_end, mask=is_in & (lo_end < hi_end), other=0).to(tl.int32) + OFFSET
+        is_below, is_below_end = (key < tile) & (lo < hi), (key_end <= tile) & (lo_end < hi_end)
+        hi, hi_end = tl.where(is_below, hi, middle), tl.where(is_below_end, hi_end, middle_end)
+        lo, lo_end = tl.where(is_below, middle + 1, lo), tl.where(is_below_end, middle_end + 1, lo_end)
+    tl.store(range_ptr + tile, lo, mask=is_in)
+    tl.store(range_ptr + n_tiles + tile, lo_end, mask=is_in)
+    length_class = _length_class(lo_end - lo)
+    found = tl.histogram(length_class, CLASSES, mask=is_in)
+    tl.atomic_add(class_ptr + tl.arange(0, CLASSES), found, mask=found > 0, sem="relaxed")
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def schedule_lists(
+    range_ptr,  # (2, n_tiles) of `find_lists`
+    class_ptr,  # (2, CLASSES) of `find_lists`; the second row counts what has got a place
+    schedule_ptr,  # out (n_tiles,) int32 tiles, the longest lists first
+    n_tiles,
+    BLOCK: tl.constexpr,  # under 32768
+):
+    """The order in which tiles are worked at."""
+    tile = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    is_in = tile < n_tiles
+    n = tl.load(range_ptr + n_tiles + tile, mask=is_in, other=0) - tl.load(
+        range_ptr + tile, mask=is_in, other=0
+    )
+    length_class = tl.where(is_in, _length_class(n), CLASSES)
+    c = tl.arange(0, CLASSES)
+    found, before = tl.zeros([CLASSES], tl.int32), tl.zeros([BLOCK], tl.int32)
+    for four in tl.static_range(CLASSES // 4):
+        field = length_class - 4 * four
+        is_here = (field >= 0) & (field < 4)
+        packed = tl.where(is_here, tl.full([BLOCK], 1, tl.int64) << (16 * tl.where(is_here, field, 0)), 0)
+        running = tl.cumsum(packed, 0) - packed  # four counts in one sum
+        before = tl.where(
+            is_here, (running >> (16 * tl.where(is_here, field, 0))).to(tl.int32) & 0xFFFF, before
+        )
+        sums = tl.sum(packed, 0)
+        for j in tl.static_range(4):
+            found = tl.where(c == 4 * four + j, _field(sums, j), found)
+    n_of_class = tl.load(class_ptr + c)
+    first = (
+        tl.cumsum(n_of_class, 0) - n_of_class + tl.atomic_add(class_ptr + CLASSES + c, found, sem="relaxed")
+    )
+    place = tl.gather(first, tl.minimum(length_class, CLASSES - 1), 0) + before
+    tl.store(schedule_ptr + place, tile, mask=is_in)
+
+
+@triton.jit
+def _gaussians(pair_ptr, gaussian_ptr, place, end):
+    """The Gaussians at places of the sorted keys."""
+    pair = tl.load(pair_ptr + place, mask=place < end, other=0)
+    return tl.load(gaussian_ptr + pair, mask=place < end, other=0)
+
+
 @triton.jit(do_not_specialize=["n_tiles", "tiles_x"])
 def split_lists(
-    slot_ptr,  # (capacity,) of `list_slots`
-    range_ptr,  # (2, n_tiles) of `list_slots`
+    pair_ptr,  # (capacity,) int64 the pair at each place of the sorted keys
+    gaussian_ptr,  # (capacity,) of `list_pairs`
+    range_ptr,  # (2, n_tiles) of `find_lists`
     schedule_ptr,  # (n_tiles,) tiles, the longest lists first
     box_ptr,  # (N, 4) cells x0, x1, y0, y1
     cell_slot_ptr,  # out (4 capacity,) int32; the cells of a tile have four times its run
@@ -115,10 +172,12 @@ def split_lists(
     start0, n = 4 * slot, end - slot
     start1, start2, start3 = start0 + n, start0 + 2 * n, start0 + 3 * n
     n0, n1, n2, n3 = n * 0, n * 0, n * 0, n * 0
+    upcoming = _gaussians(pair_ptr, gaussian_ptr, slot + tl.arange(0, BLOCK), end)
     while slot < end:
         i = slot + tl.arange(0, BLOCK)
         is_in = i < end
-        g = tl.load(slot_ptr + i, mask=is_in, other=0)
+        g = upcoming
+        upcoming = _gaussians(pair_ptr, gaussian_ptr, i + BLOCK, end)
         box = box_ptr + 4 * g
         in_left = is_in & (tl.load(box, mask=is_in, other=0) <= left)
         in_right = is_in & (tl.load(box + 1, mask=is_in, other=0) > left + 1)

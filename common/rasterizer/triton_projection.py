@@ -64,7 +64,7 @@ def project(
     cam_ptr,  # (16,)
     row_ptr,  # out (N, 8): u, v, A, B, C, log2 o, o, unused; with alpha = 2^(A dx^2 + B dx dy + C dy^2 + log2 o)
     box_ptr,  # out (N, 4) int32: cells of 4 x 4 pixels x0, x1, y0, y1, ends exclusive
-    count_ptr,  # out (N,) int32: tiles of 8 x 8 pixels touched, 0 if culled
+    count_ptr,  # out (N,) int64: tiles of 8 x 8 pixels touched, 0 if culled
     depth_ptr,  # out (N,): infinite if culled
     n,
     width,

@@ -17,8 +17,13 @@ GRAPH_SPARE = 1.2  # again, for what a graph's other frames need
 ROUNDING = 16384  # of capacities
 FIRST_GUESS = 3  # pairs for every Gaussian
 LARGEST_INT16 = 2**15 - 1
-PAIR_BLOCK = 512
-SPLIT_BLOCK = 512
+PAIR_RANKS = 128  # Gaussians whose pairs one program lists
+PAIR_BLOCK = 512  # pairs at a time
+FIND_BLOCK = 128
+SCHEDULE_BLOCK = 1024
+SPLIT_BLOCK = 1024
+SPLIT_WARPS = 8
+CLASSES: int = triton_lists.CLASSES.value
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,8 @@ def list_gaussians(footprints: Footprints, tiles_x: int, n_tiles: int, capacity:
     offset = LARGEST_INT16 + 1 if is_short else 0
     key = torch.empty(capacity, dtype=torch.int16 if is_short else torch.int32, device=device)
     gaussian = torch.empty(capacity, dtype=torch.int32, device=device)
-    triton_lists.list_pairs[(-(-capacity // PAIR_BLOCK),)](
+    n_programs = -(-n // PAIR_RANKS) + -(-capacity // PAIR_BLOCK)
+    triton_lists.list_pairs[(n_programs,)](
         footprints.order,
         footprints.end,
         footprints.box,
@@ -47,23 +53,34 @@ def list_gaussians(footprints: Footprints, tiles_x: int, n_tiles: int, capacity:
         tiles_x,
         n_tiles,
         capacity,
-        N_STEPS=n.bit_length(),
         OFFSET=offset,
+        RANKS=PAIR_RANKS,
+        N_STEPS=PAIR_RANKS.bit_length() - 1,
         BLOCK=PAIR_BLOCK,
     )
     key, pair = torch.sort(key, stable=True)
-    slot = torch.empty_like(gaussian)
-    ranges = torch.zeros(2, n_tiles, dtype=torch.int32, device=device)
-    triton_lists.list_slots[(-(-capacity // PAIR_BLOCK),)](
-        key, pair, gaussian, slot, ranges, n_tiles, capacity, OFFSET=offset, BLOCK=PAIR_BLOCK
+    ranges = torch.empty(2, n_tiles, dtype=torch.int32, device=device)
+    schedule = torch.empty(n_tiles, dtype=torch.int32, device=device)
+    classes = torch.zeros(2, CLASSES, dtype=torch.int32, device=device)
+    triton_lists.find_lists[(-(-n_tiles // FIND_BLOCK),)](
+        key,
+        ranges,
+        classes,
+        n_tiles,
+        capacity,
+        N_STEPS=capacity.bit_length(),
+        OFFSET=offset,
+        BLOCK=FIND_BLOCK,
     )
-    rank = torch.empty(n_tiles, dtype=torch.uint8, device=device)
-    triton_lists.rank_lists[(-(-n_tiles // PAIR_BLOCK),)](ranges, rank, n_tiles, BLOCK=PAIR_BLOCK)
-    schedule = torch.sort(rank).indices  # the longest lists decide how long a call takes
+    # The longest lists decide how long a call takes.
+    triton_lists.schedule_lists[(-(-n_tiles // SCHEDULE_BLOCK),)](
+        ranges, classes, schedule, n_tiles, BLOCK=SCHEDULE_BLOCK
+    )
     cell_slot = torch.empty(CELLS * capacity, dtype=torch.int32, device=device)
     cell_ranges = torch.empty(2, CELLS * n_tiles, dtype=torch.int32, device=device)
     triton_lists.split_lists[(n_tiles,)](
-        slot,
+        pair,
+        gaussian,
         ranges,
         schedule,
         footprints.box,
@@ -72,6 +89,7 @@ def list_gaussians(footprints: Footprints, tiles_x: int, n_tiles: int, capacity:
         n_tiles,
         tiles_x,
         BLOCK=SPLIT_BLOCK,
+        num_warps=SPLIT_WARPS,
     )
     return Lists(cell_slot, cell_ranges, schedule)
 
