@@ -154,7 +154,7 @@ class FastStep:
         self.row_index.fill_(self.rows_of[packed.split, packed.index])
         graph.graph.replay()
         terms.copy_(graph.terms)
-        is_left_out = torch.empty(1, pin_memory=True)
+        is_left_out = torch.empty(1, device="cpu", pin_memory=True)
         is_left_out.copy_(self.is_left_out, non_blocking=True)
         event = torch.cuda.Event()
         event.record()

@@ -35,7 +35,7 @@ def _announced(total: Tensor) -> tuple[Tensor, Any]:
     """A host copy of the number of pairs, and the event after which it is there."""
     if total.device.type != "cuda":
         return total, None
-    on_host = torch.empty(1, dtype=total.dtype, pin_memory=True)
+    on_host = torch.empty(1, dtype=total.dtype, device="cpu", pin_memory=True)
     on_host.copy_(total, non_blocking=True)
     event = torch.cuda.Event()
     event.record(torch.cuda.current_stream(total.device))
@@ -57,7 +57,7 @@ def _draw(
     capacity = _capacities.get(key, tile_lists.rounded(tile_lists.FIRST_GUESS * n))
     is_in_graph = rooms.is_capturing(device)
     if is_in_graph:
-        capacity = tile_lists.rounded(tile_lists.GRAPH_SPARE * capacity)
+        capacity = tile_lists.rounded(capacity, tile_lists.GRAPH_SPARE)
     on_host, event = (None, None) if is_in_graph else _announced(footprints.end[n - 1 :])
     while True:
         lists = list_gaussians(footprints, tiles_x, n_tiles, capacity)

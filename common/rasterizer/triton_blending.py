@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from common.rasterizer import interface
+from common.rasterizer.triton_lists import CLASSES, n_of_classes
 
 MAX_ALPHA = tl.constexpr(interface.MAX_ALPHA)
 MIN_ALPHA = tl.constexpr(interface.MIN_ALPHA)
@@ -54,13 +55,36 @@ def _dot(a, b_coarse, b_fine, PRECISION: tl.constexpr):
 
 @triton.jit
 def _powers(row_ptr, g, is_in, x_px, y_px):
-    """Log2 of alpha (K, PIXELS) of Gaussians g (K,) at the pixels (1, PIXELS); none where not is_in."""
+    """Log2 of alpha (K, 2, PIXELS) of Gaussians g (K, 2) at the pixels (1, 1, PIXELS); none where not is_in."""
     row = row_ptr + 8 * g
-    dx = tl.load(row)[:, None] - x_px
-    dy = tl.load(row + 1)[:, None] - y_px
-    a, b, c = tl.load(row + 2)[:, None], tl.load(row + 3)[:, None], tl.load(row + 4)[:, None]
-    top = tl.load(row + 5, mask=is_in, other=NOTHING)[:, None]
+    dx = tl.load(row)[:, :, None] - x_px
+    dy = tl.load(row + 1)[:, :, None] - y_px
+    a, b, c = tl.load(row + 2)[:, :, None], tl.load(row + 3)[:, :, None], tl.load(row + 4)[:, :, None]
+    top = tl.load(row + 5, mask=is_in, other=NOTHING)[:, :, None]
     return (a * dx + b * dy) * dx + (c * dy * dy + top)
+
+
+@triton.jit
+def _places(K: tl.constexpr):
+    """Places (K, 2) of a list that are worked at together: halves side by side, so that scans stay in threads."""
+    return tl.arange(0, K)[:, None] + K * tl.arange(0, 2)[None, :]
+
+
+@triton.jit
+def _half(x, h: tl.constexpr):
+    """x[h] of (2, PIXELS)."""
+    return tl.sum(tl.where(tl.arange(0, 2)[:, None] == h, x, 0.0), 0)
+
+
+@triton.jit
+def _after(alpha, reaching):
+    """Transmittance (K, 2, PIXELS) behind each Gaussian, and behind them all (PIXELS,)."""
+    passing = tl.cumprod(1.0 - alpha, 0)
+    last = tl.min(passing, 0)
+    between = reaching * _half(last, 0)
+    is_first = tl.arange(0, 2)[:, None] == 0
+    before = tl.where(is_first, reaching[None, :], between[None, :])
+    return passing * before[None, :, :], between * _half(last, 1)
 
 
 @triton.jit
@@ -72,8 +96,10 @@ def _n_segments(n, SEGMENT: tl.constexpr):
 @triton.jit(do_not_specialize=["n_cells", "room"])
 def cut_lists(
     range_ptr,  # (2, n_cells) of `split_lists`
+    class_ptr,  # (2, CLASSES) of `find_lists`
+    schedule_ptr,  # (n_tiles,) of `schedule_lists`
     work_ptr,  # out (3,) int32, zeros: how many lists are whole, segments of the others, those others
-    whole_ptr,  # out (n_cells,) int32 cells with a list of one segment, in any order
+    whole_ptr,  # out (n_cells,) int32 cells with a list of one segment, the longest more or less first
     place_ptr,  # out (room, 3) int32 cell, first slot, one past the last slot of every other segment
     cut_ptr,  # out (room, 2) int32 first segment and number of segments of every list that is cut
     n_cells,
@@ -82,8 +108,9 @@ def cut_lists(
     BLOCK: tl.constexpr,
 ):
     """Cut long lists, so that their segments are blended side by side."""
-    cell = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    is_in = cell < n_cells
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    is_in = i < 4 * n_of_classes(class_ptr, 0, CLASSES - 1)
+    cell = 4 * tl.load(schedule_ptr + i // 4, mask=is_in, other=0) + i % 4
     slot = tl.load(range_ptr + cell, mask=is_in, other=0)
     n = tl.load(range_ptr + n_cells + cell, mask=is_in, other=0) - slot
     n_segments = _n_segments(n, SEGMENT)
@@ -116,8 +143,28 @@ def _times(a, b):
 
 
 @triton.jit
-def _alpha(power):
-    alpha = tl.minimum(tl.exp2(power), MAX_ALPHA)
+def _exp2(x, PRECISION: tl.constexpr):
+    """2^x; what is below 2^-126 may come out as 0."""
+    if PRECISION == "ieee":
+        return tl.exp2(x)
+    return tl.inline_asm_elementwise(
+        "ex2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+    )
+
+
+@triton.jit
+def _inverse(x, PRECISION: tl.constexpr):
+    """1 / x of x that are neither tiny nor huge."""
+    if PRECISION == "ieee":
+        return 1.0 / x
+    return tl.inline_asm_elementwise(
+        "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+    )
+
+
+@triton.jit
+def _alpha(power, PRECISION: tl.constexpr):
+    alpha = tl.minimum(_exp2(power, PRECISION), MAX_ALPHA)
     return tl.where(alpha >= MIN_ALPHA, alpha, 0.0)
 
 
@@ -130,27 +177,30 @@ def attenuate(
     passing_ptr,  # out (room, PIXELS) what every segment of a list that is cut lets through
     width,
     K: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
-    """The product of 1 - alpha over each segment."""
-    item = tl.program_id(0)
-    if item < tl.load(work_ptr + 1):
+    """The product of 1 - alpha over each segment; any number of programs share them."""
+    item, n_items = tl.program_id(0), tl.load(work_ptr + 1)
+    while item < n_items:
         slot, end = tl.load(place_ptr + 3 * item + 1), tl.load(place_ptr + 3 * item + 2)
         left, top = _cell_corner(tl.load(place_ptr + 3 * item), width)
-        k, pixel = tl.arange(0, K), tl.arange(0, PIXELS)
-        x_px, y_px = (left + pixel % 4).to(tl.float32)[None, :], (top + pixel // 4).to(tl.float32)[None, :]
-        passing = tl.full([PIXELS], 1.0, tl.float32)
+        k, pixel = _places(K), tl.arange(0, PIXELS)
+        x_px, y_px = (left + pixel % 4).to(tl.float32), (top + pixel // 4).to(tl.float32)
+        passing = tl.full([2, PIXELS], 1.0, tl.float32)
         g = tl.load(slot_ptr + slot + k, mask=slot + k < end, other=0)
         while slot < end:
-            upcoming = tl.load(slot_ptr + slot + K + k, mask=slot + K + k < end, other=0)
-            alpha = _alpha(_powers(row_ptr, g, slot + k < end, x_px, y_px))
+            upcoming = tl.load(slot_ptr + slot + 2 * K + k, mask=slot + 2 * K + k < end, other=0)
+            power = _powers(row_ptr, g, slot + k < end, x_px[None, None, :], y_px[None, None, :])
+            alpha = _alpha(power, PRECISION)
             passing *= tl.reduce(1.0 - alpha, 0, _times)
-            slot += K
+            slot += 2 * K
             g = upcoming
-        tl.store(passing_ptr + item * PIXELS + pixel, passing)
+        tl.store(passing_ptr + item * PIXELS + pixel, tl.reduce(passing, 0, _times))
+        item += tl.num_programs(0)
 
 
 @triton.jit
-def _reaching(passing_ptr, place_ptr, item, cell, first_item):
+def _reaching(passing_ptr, item, first_item):
     """What the segments before this one of the same cell let through (PIXELS,)."""
     pixel, j = tl.arange(0, PIXELS), tl.arange(0, 16)
     reaching = tl.full([PIXELS], 1.0, tl.float32)
@@ -167,78 +217,82 @@ def _reaching(passing_ptr, place_ptr, item, cell, first_item):
 def blend(
     slot_ptr,  # (4 capacity,) of `split_lists`
     range_ptr,  # (2, n_cells) of `split_lists`
-    schedule_ptr,  # (n_tiles,) tiles, the longest lists first
     row_ptr,  # (N, 8)
     channel_ptr,  # (N, C)
     background_ptr,  # (C,)
     total_ptr,  # int64 number of pairs; beyond the capacity, lists are incomplete and the image is NaN
     work_ptr,  # (3,) of `cut_lists`
+    whole_ptr,  # (n_cells,) of `cut_lists`
     place_ptr,  # (room, 3) of `cut_lists`; ends become one past the last slot that was looked at
     passing_ptr,  # (room, PIXELS) of `attenuate`
-    image_ptr,  # out (C, H, W)
+    image_ptr,  # out (C, H, W), the background where no list is
     used_ptr,  # out (n_cells,) int32 one past the last slot that was looked at of a list that is not cut
     part_ptr,  # out (room, C + 2, PIXELS) of every segment: its colours, what reaches it, the sum of its weights
     n_cells,
-    room,
     capacity,
     width,
     height,
     C,
     K: tl.constexpr,
-    CHANNELS: tl.constexpr,  # power of two >= C and >= 16
+    CHANNELS: tl.constexpr,  # power of two >= C; 4, or from 16 on
     SEGMENT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Blend each list or segment front to back: programs below `room` the segments, the others a cell each."""
+    """Blend each segment and each whole list front to back; any number of programs share them."""
+    n_segments = tl.load(work_ptr + 1)
+    n_items = n_segments + tl.load(work_ptr)
     item = tl.program_id(0)
-    is_segment = item < room
-    other = tl.maximum(item - room, 0)
-    is_due = item < tl.load(work_ptr + 1)
-    cell = 4 * tl.load(schedule_ptr + other // 4, mask=~is_segment, other=0).to(tl.int32) + other % 4
-    cell = tl.load(place_ptr + 3 * item, mask=is_segment & is_due, other=cell)
-    first = tl.load(range_ptr + cell)
-    end = tl.load(range_ptr + n_cells + cell)
-    n = end - first
-    is_due = (is_segment & is_due) | (~is_segment & (n < 2 * SEGMENT))
-    if is_due:
+    while item < n_items:
+        is_segment = item < n_segments
+        cell = tl.load(whole_ptr + item - n_segments, mask=~is_segment, other=0)
+        cell = tl.load(place_ptr + 3 * item, mask=is_segment, other=cell)
+        first = tl.load(range_ptr + cell)
+        end = tl.load(range_ptr + n_cells + cell)
+        n = end - first
         left, top = _cell_corner(cell, width)
         pixel = tl.arange(0, PIXELS)
         x, y = left + pixel % 4, top + pixel // 4
         is_inside = (x < width) & (y < height)
-        x_px, y_px = x.to(tl.float32)[None, :], y.to(tl.float32)[None, :]
+        x_px, y_px = x.to(tl.float32)[None, None, :], y.to(tl.float32)[None, None, :]
         c = tl.arange(0, CHANNELS)
         is_channel = c < C
         slot = tl.load(place_ptr + 3 * item + 1, mask=is_segment, other=first)
         end = tl.load(place_ptr + 3 * item + 2, mask=is_segment, other=end)
-        n_segments = _n_segments(n, SEGMENT)
-        size = (n + n_segments - 1) // tl.maximum(n_segments, 1)
+        n_parts = _n_segments(n, SEGMENT)
+        size = (n + n_parts - 1) // tl.maximum(n_parts, 1)
         first_item = tl.where(is_segment, item - (slot - first) // tl.maximum(size, 1), item)
-        before = _reaching(passing_ptr, place_ptr, item, cell, first_item)  # transmittance as if never done
-        before = tl.where(is_inside, before, 0.0)
-        reaching = before
+        arriving = _reaching(passing_ptr, item, first_item)  # transmittance as if pixels were never done
+        arriving = tl.where(is_inside, arriving, 0.0)
+        reaching = arriving
         blended = tl.zeros([PIXELS], tl.float32)  # sum of the weights
         colour = tl.zeros([CHANNELS, PIXELS], tl.float32)
         last = end
         end = tl.where(tl.max(reaching, 0) < MIN_TRANSMITTANCE, slot, end)
-        k = tl.arange(0, K)
+        k, row = _places(K), tl.arange(0, 2 * K)
+        row = row // 2 + K * (row % 2)  # places as the rows of the weights have them
         g = tl.load(slot_ptr + slot + k, mask=slot + k < end, other=0)
         while slot < end:
+            upcoming = tl.load(slot_ptr + slot + 2 * K + k, mask=slot + 2 * K + k < end, other=0)
             is_in = slot + k < end
-            upcoming = tl.load(slot_ptr + slot + K + k, mask=slot + K + k < end, other=0)
-            power = _powers(row_ptr, g, is_in, x_px, y_px)
-            values = tl.load(
-                channel_ptr + g[None, :] * C + c[:, None],
-                mask=is_in[None, :] & is_channel[:, None],
-                other=0.0,
-            )
-            alpha = _alpha(power)
-            after = reaching[None, :] * tl.cumprod(1.0 - alpha, 0)
-            weight = tl.where(after >= MIN_TRANSMITTANCE, alpha * after / (1.0 - alpha), 0.0)
-            weight_coarse, weight_fine = _halves(weight, PRECISION)
-            colour += _dot(values, weight_coarse, weight_fine, PRECISION)
-            blended += tl.sum(weight, 0)
-            reaching = tl.min(after, 0)
-            slot += K
+            alpha = _alpha(_powers(row_ptr, g, is_in, x_px, y_px), PRECISION)
+            after, reaching = _after(alpha, reaching)
+            before = after * _inverse(1.0 - alpha, PRECISION)
+            weight = tl.where(after >= MIN_TRANSMITTANCE, alpha * before, 0.0)
+            blended += tl.sum(tl.sum(weight, 0), 0)
+            if CHANNELS < 16:  # too few for dot products
+                values = tl.load(
+                    channel_ptr + g[None, :, :] * C + c[:, None, None],
+                    mask=is_in[None, :, :] & is_channel[:, None, None],
+                    other=0.0,
+                )
+                colour += tl.sum(tl.sum(values[:, :, :, None] * weight[None, :, :, :], 1), 1)
+            else:
+                is_value = (slot + row < end)[None, :] & is_channel[:, None]
+                g_of_row = tl.load(slot_ptr + slot + row, mask=slot + row < end, other=0)
+                values = tl.load(channel_ptr + g_of_row[None, :] * C + c[:, None], mask=is_value, other=0.0)
+                weight_coarse, weight_fine = _halves(tl.reshape(weight, (2 * K, PIXELS)), PRECISION)
+                colour += _dot(values, weight_coarse, weight_fine, PRECISION)
+            slot += 2 * K
             g = upcoming
             end = tl.where(tl.max(reaching, 0) < MIN_TRANSMITTANCE, tl.minimum(slot, end), end)
         if is_segment:
@@ -246,7 +300,7 @@ def blend(
             part = part_ptr + item.to(tl.int64) * (C + 2) * PIXELS
             is_part = is_channel[:, None] & (pixel[None, :] >= 0)
             tl.store(part + c[:, None] * PIXELS + pixel[None, :], colour, mask=is_part)
-            tl.store(part + C * PIXELS + pixel, before)
+            tl.store(part + C * PIXELS + pixel, arriving)
             tl.store(part + (C + 1) * PIXELS + pixel, blended)
         else:
             tl.store(used_ptr + cell, tl.minimum(end, last))
@@ -255,6 +309,7 @@ def blend(
             colour = tl.where(tl.load(total_ptr) > capacity, float("nan"), colour)
             target = image_ptr + (c[:, None].to(tl.int64) * height + y[None, :]) * width + x[None, :]
             tl.store(target, colour, mask=is_inside[None, :] & is_channel[:, None])
+        item += tl.num_programs(0)
 
 
 @triton.jit(do_not_specialize=["C"])
@@ -352,9 +407,13 @@ def unblend(
     PRECISION: tl.constexpr,
 ):
     """Add up the gradients, segment by segment; any number of programs share the segments."""
-    k, c, pixel = tl.arange(0, K), tl.arange(0, CHANNELS), tl.arange(0, PIXELS)
+    k, c, pixel = _places(K), tl.arange(0, CHANNELS), tl.arange(0, PIXELS)
+    row = tl.arange(0, 2 * K)
+    row = row // 2 + K * (row % 2)  # places as the rows of products have them
+    is_first = tl.arange(0, 2)[:, None] == 0
     is_channel = c < C
-    basis = _basis((pixel % 4).to(tl.float32), (pixel // 4).to(tl.float32))
+    j = tl.arange(0, 16)[None, :]
+    basis = _basis(-(pixel % 4).to(tl.float32), -(pixel // 4).to(tl.float32))
     n_segments = tl.load(work_ptr + 1)
     n_items = tl.load(work_ptr) + n_segments
     item = tl.program_id(0)
@@ -370,7 +429,7 @@ def unblend(
         left, top = _cell_corner(cell, width)
         x, y = left + pixel % 4, top + pixel // 4
         is_inside = (x < width) & (y < height)
-        x_px, y_px = x.to(tl.float32)[None, :], y.to(tl.float32)[None, :]
+        x_px, y_px = x.to(tl.float32)[None, None, :], y.to(tl.float32)[None, None, :]
         left_px, top_px = left.to(tl.float32), top.to(tl.float32)
         at_image = (c[:, None].to(tl.int64) * height + y[None, :]) * width + x[None, :]  # (CHANNELS, PIXELS)
         is_image = is_channel[:, None] & is_inside[None, :]
@@ -386,46 +445,48 @@ def unblend(
         attached_coarse, attached_fine = _halves(d_attached, PRECISION)
         colour_coarse, colour_fine = _halves(tl.trans(d_colour), PRECISION)
         while slot < end:
-            is_in = slot + k < end
-            upcoming = tl.load(slot_ptr + slot + K + k, mask=slot + K + k < end, other=0)
-            power = _powers(row_ptr, g, is_in, x_px, y_px)
-            at_channel = g[:, None] * C + c[None, :]
-            is_value = is_in[:, None] & is_channel[None, :]
+            is_in, is_in_row = slot + k < end, slot + row < end
+            upcoming = tl.load(slot_ptr + slot + 2 * K + k, mask=slot + 2 * K + k < end, other=0)
+            g_of_row = tl.load(slot_ptr + slot + row, mask=is_in_row, other=0)
+            at_channel = g_of_row[:, None] * C + c[None, :]
+            is_value = is_in_row[:, None] & is_channel[None, :]
             values = tl.load(channel_ptr + at_channel, mask=is_value, other=0.0)
-            raw = tl.exp2(power)
+            toward = _dot(values, attached_coarse, attached_fine, PRECISION)  # (2 K, PIXELS)
+            toward = tl.reshape(_pin(toward), (K, 2, PIXELS))
+            raw = _exp2(_powers(row_ptr, g, is_in, x_px, y_px), PRECISION)
             alpha = tl.minimum(raw, MAX_ALPHA)
             alpha = tl.where(alpha >= MIN_ALPHA, alpha, 0.0)
-            after = reaching[None, :] * tl.cumprod(1.0 - alpha, 0)
-            inverse = 1.0 / (1.0 - alpha)
+            after, reaching = _after(alpha, reaching)
+            inverse = _inverse(1.0 - alpha, PRECISION)
             before = after * inverse
             weight = tl.where(after >= MIN_TRANSMITTANCE, alpha * before, 0.0)
-            toward = _dot(values, attached_coarse, attached_fine, PRECISION)  # (K, PIXELS)
-            toward = _pin(toward)
-            weight = _pin(weight)
             weighted = weight * toward
-            left_over = beyond[None, :] - tl.cumsum(weighted, 0)
+            found = tl.sum(weighted, 0)
+            left_over = beyond[None, :] - tl.where(is_first, 0.0, _half(found, 0)[None, :])
+            left_over = left_over[None, :, :] - tl.cumsum(weighted, 0)
             d_power = tl.where(weight > 0, (before * toward - left_over * inverse) * raw, 0.0)
-            d_values = _dot(weight, colour_coarse, colour_fine, PRECISION)  # (K, CHANNELS)
-            is_used = tl.max(weight, 1) > 0
+            weight = _pin(tl.reshape(weight, (2 * K, PIXELS)))
+            d_power = _pin(tl.reshape(d_power, (2 * K, PIXELS)))
+            d_values = _dot(weight, colour_coarse, colour_fine, PRECISION)  # (2 K, CHANNELS)
+            is_used = _column(_moments(weight, basis, PRECISION), 0) > 0  # no weight is negative
             tl.atomic_add(
                 d_channel_ptr + at_channel, d_values, mask=is_value & is_used[:, None], sem="relaxed"
             )
-            moment = moment_ptr + 8 * g
-            local = _moments(d_power, basis, PRECISION)  # (K, 16), of pixels from the cell's corner
-            m, sx, sy = _column(local, 0), _column(local, 1), _column(local, 2)
-            u = tl.load(row_ptr + 8 * g) - left_px
-            v = tl.load(row_ptr + 8 * g + 1) - top_px
-            tl.atomic_add(moment, m, mask=is_used, sem="relaxed")
-            tl.atomic_add(moment + 1, u * m - sx, mask=is_used, sem="relaxed")
-            tl.atomic_add(moment + 2, v * m - sy, mask=is_used, sem="relaxed")
-            mxx = u * (u * m - 2 * sx) + _column(local, 3)
-            mxy = u * (v * m - sy) - v * sx + _column(local, 4)
-            myy = v * (v * m - 2 * sy) + _column(local, 5)
-            tl.atomic_add(moment + 3, mxx, mask=is_used, sem="relaxed")
-            tl.atomic_add(moment + 4, mxy, mask=is_used, sem="relaxed")
-            tl.atomic_add(moment + 5, myy, mask=is_used, sem="relaxed")
-            beyond -= tl.sum(weighted, 0)
-            reaching = tl.min(after, 0)
-            slot += K
+            local = _moments(d_power, basis, PRECISION)  # (2 K, 16), of pixels from the cell's corner
+            u = tl.load(row_ptr + 8 * g_of_row)[:, None] - left_px
+            v = tl.load(row_ptr + 8 * g_of_row + 1)[:, None] - top_px
+            m, sx, sy = _column(local, 0)[:, None], _column(local, 1)[:, None], _column(local, 2)[:, None]
+            shift = tl.where(j == 1, u * m, tl.where(j == 2, v * m, 0.0))
+            shift = tl.where(j == 3, u * (u * m + 2 * sx), shift)
+            shift = tl.where(j == 4, u * (v * m + sy) + v * sx, shift)
+            shifted = local + tl.where(j == 5, v * (v * m + 2 * sy), shift)
+            tl.atomic_add(
+                moment_ptr + 8 * g_of_row[:, None] + j,
+                shifted,
+                mask=is_used[:, None] & (j < 6),
+                sem="relaxed",
+            )
+            beyond -= tl.sum(found, 0)
+            slot += 2 * K
             g = upcoming
         item += tl.num_programs(0)

@@ -12,13 +12,13 @@ from torch import Tensor
 from common.rasterizer import triton_blending
 from common.rasterizer.triton_canvas import Canvas, image_of_tiles
 from common.rasterizer.triton_footprints import Footprints
-from common.rasterizer.triton_tile_lists import CELLS, Lists
+from common.rasterizer.triton_tile_lists import CELLS, Lists, n_multiprocessors
 
 CELL_PIXELS = 16
-SEGMENT = 192  # slots; lists of twice as many are cut into pieces that are not much longer
+SEGMENT = 256  # slots; lists of twice as many are cut into pieces that are not much longer
 CUT_BLOCK = 256  # cells
 JOINED = 16  # segments at a time
-JOINING = 8  # programs for every multiprocessor and channel
+JOINING = 2  # programs for every multiprocessor and channel
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,15 @@ class Tuning:
     k: int  # Gaussians at a time in the forward
     k_backward: int
     registers_backward: int | None  # at most; fewer registers, more programs at once
-    programs_backward: int = 24  # for every multiprocessor
+    registers: int | None = 128  # at most in the forward
+    programs: int = 32  # of the forward, for every multiprocessor
+    programs_backward: int = 48  # for every multiprocessor
     n_warps: int = 1
 
 
 TUNING = {  # by the channels that are reserved
-    16: Tuning(k=64, k_backward=32, registers_backward=168),
+    4: Tuning(k=32, k_backward=32, registers_backward=168),
+    16: Tuning(k=32, k_backward=32, registers_backward=168),
     32: Tuning(k=32, k_backward=32, registers_backward=168),
     64: Tuning(k=32, k_backward=16, registers_backward=None),
 }
@@ -59,13 +62,6 @@ def _attached(is_detached: tuple[tuple[bool, ...], ...], device: torch.device) -
 
 
 @lru_cache(maxsize=8)
-def _n_multiprocessors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-@lru_cache(maxsize=8)
 def _precision(device: torch.device) -> str:
     """How dot products keep float32 accuracy: as three products in tf32 where the device has it."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
@@ -73,9 +69,9 @@ def _precision(device: torch.device) -> str:
     return "tf32"
 
 
-def _reserved(n_channels: int) -> int:
-    """Channels that programs reserve: dot products need a power of two from 16."""
-    return max(16, 1 << (n_channels - 1).bit_length())
+def _reserved(n_channels: int, is_backward: bool) -> int:
+    """Channels that programs reserve: dot products need a power of two from 16; few are blended without them."""
+    return 4 if n_channels <= 4 and not is_backward else max(16, 1 << (n_channels - 1).bit_length())
 
 
 def blend(
@@ -84,8 +80,8 @@ def blend(
     """Image (C, H, W) of the canvas, and what the backward needs."""
     (n, n_channels), device = channels.shape, channels.device
     capacity, n_cells = len(lists.slot) // CELLS, lists.range.shape[1]
-    image = channels.new_empty(n_channels, canvas.height, canvas.width)
-    reserved = _reserved(n_channels)
+    image = background[:, None, None].repeat(1, canvas.height, canvas.width)
+    reserved = _reserved(n_channels, is_backward=False)
     tuning = TUNING[reserved]
     room = len(lists.slot) // SEGMENT + 1
     precision = _precision(device)
@@ -94,42 +90,60 @@ def blend(
     place = torch.empty(room, 3, dtype=torch.int32, device=device)
     cut = torch.empty(room, 2, dtype=torch.int32, device=device)
     triton_blending.cut_lists[(-(-n_cells // CUT_BLOCK),)](
-        lists.range, work, whole, place, cut, n_cells, room, SEGMENT=SEGMENT, BLOCK=CUT_BLOCK
+        lists.range,
+        lists.classes,
+        lists.schedule,
+        work,
+        whole,
+        place,
+        cut,
+        n_cells,
+        room,
+        SEGMENT=SEGMENT,
+        BLOCK=CUT_BLOCK,
     )
     passing = channels.new_empty(room, CELL_PIXELS)
-    triton_blending.attenuate[(room,)](
-        lists.slot, footprints.row, work, place, passing, canvas.width, K=tuning.k, num_warps=tuning.n_warps
+    triton_blending.attenuate[(tuning.programs * n_multiprocessors(device),)](
+        lists.slot,
+        footprints.row,
+        work,
+        place,
+        passing,
+        canvas.width,
+        K=tuning.k // 2,
+        PRECISION=precision,
+        num_warps=tuning.n_warps,
     )
     used = torch.empty(n_cells, dtype=torch.int32, device=device)
     part = channels.new_empty(room, n_channels + 2, CELL_PIXELS)
     background, total = background.contiguous(), footprints.end[n - 1 :]
-    triton_blending.blend[(room + n_cells,)](
+    triton_blending.blend[(tuning.programs * n_multiprocessors(device),)](
         lists.slot,
         lists.range,
-        lists.schedule,
         footprints.row,
         channels,
         background,
         total,
         work,
+        whole,
         place,
         passing,
         image,
         used,
         part,
         n_cells,
-        room,
         capacity,
         canvas.width,
         canvas.height,
         n_channels,
-        K=tuning.k,
+        K=tuning.k // 2,
         CHANNELS=reserved,
         SEGMENT=SEGMENT,
         PRECISION=precision,
         num_warps=tuning.n_warps,
+        maxnreg=tuning.registers,
     )
-    triton_blending.join_segments[(JOINING * _n_multiprocessors(device), n_channels)](
+    triton_blending.join_segments[(JOINING * n_multiprocessors(device), n_channels)](
         work,
         place,
         cut,
@@ -161,11 +175,11 @@ def unblend(
     is_detached: flags of each image's channels; trail: lists, then the Trail.
     """
     (n, n_channels), device = channels.shape, channels.device
-    reserved = _reserved(n_channels)
+    reserved = _reserved(n_channels, is_backward=True)
     tuning = TUNING[reserved]
     moments, d_channels = channels.new_zeros(n, 8), torch.zeros_like(channels)
     slot, ranges, *left = trail
-    triton_blending.unblend[(tuning.programs_backward * _n_multiprocessors(device),)](
+    triton_blending.unblend[(tuning.programs_backward * n_multiprocessors(device),)](
         slot,
         ranges,
         row,
@@ -180,7 +194,7 @@ def unblend(
         canvas.width,
         canvas.height,
         n_channels,
-        K=tuning.k_backward,
+        K=tuning.k_backward // 2,
         CHANNELS=reserved,
         PRECISION=_precision(device),
         num_warps=tuning.n_warps,

@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 
 CLASSES = tl.constexpr(16)  # of lists by their lengths; a power of two, and a multiple of 4
-SHORT = tl.constexpr(10)  # half octaves of a length that does not count as long: 32
+SHORT = tl.constexpr(9)  # half octaves of a length
+LONG_CLASSES = tl.constexpr(6)  # the first ones, from 511 pairs on, which many threads split together
 
 
 @triton.jit(do_not_specialize=["n", "tiles_x", "n_tiles", "capacity"])
@@ -73,9 +74,18 @@ def _field(packed, j: tl.constexpr):
 
 @triton.jit
 def _length_class(n):
-    """0 for the longest lists up to CLASSES - 1 for the shortest and for none, in steps of a factor of 1.41."""
+    """0 for the longest lists, each class a factor of 1.41 shorter; CLASSES - 1 for empty ones alone."""
     half_octaves = (2.0 * tl.log2(n.to(tl.float32) + 1.0)).to(tl.int32)
-    return CLASSES - 1 - tl.minimum(tl.maximum(half_octaves - SHORT, 0), CLASSES - 1)
+    shortness = CLASSES - 2 - tl.minimum(tl.maximum(half_octaves - SHORT, 0), CLASSES - 2)
+    return tl.where(n > 0, shortness, CLASSES - 1)
+
+
+@triton.jit
+def n_of_classes(class_ptr, first, last):
+    """How many lists are of the classes from first up to, not including, last."""
+    c = tl.arange(0, CLASSES)
+    n = tl.load(class_ptr + c)
+    return tl.sum(tl.where((c >= first) & (c < last), n, 0), 0)
 
 
 @triton.jit(do_not_specialize=["n_tiles", "capacity"])
@@ -151,23 +161,21 @@ def _gaussians(pair_ptr, gaussian_ptr, place, end):
     return tl.load(gaussian_ptr + pair, mask=place < end, other=0)
 
 
-@triton.jit(do_not_specialize=["n_tiles", "tiles_x"])
-def split_lists(
-    pair_ptr,  # (capacity,) int64 the pair at each place of the sorted keys
-    gaussian_ptr,  # (capacity,) of `list_pairs`
-    range_ptr,  # (2, n_tiles) of `find_lists`
-    schedule_ptr,  # (n_tiles,) tiles, the longest lists first
-    box_ptr,  # (N, 4) cells x0, x1, y0, y1
-    cell_slot_ptr,  # out (4 capacity,) int32; the cells of a tile have four times its run
-    cell_range_ptr,  # out (2, 4 n_tiles) int32: first slot, one past the last, of cells 4 tile + 2 row + column
+@triton.jit
+def _split_list(
+    pair_ptr,
+    gaussian_ptr,
+    box_ptr,
+    cell_slot_ptr,
+    cell_range_ptr,
+    tile,
+    slot,
+    end,
     n_tiles,
     tiles_x,
-    BLOCK: tl.constexpr,  # under 32768
+    BLOCK: tl.constexpr,
 ):
-    """The list of every cell, in the order of its tile's."""
-    tile = tl.load(schedule_ptr + tl.program_id(0)).to(tl.int32)
-    slot = tl.load(range_ptr + tile)
-    end = tl.load(range_ptr + n_tiles + tile)
+    """The lists of a tile's four cells."""
     left, top = tile % tiles_x * 2, tile // tiles_x * 2
     start0, n = 4 * slot, end - slot
     start1, start2, start3 = start0 + n, start0 + 2 * n, start0 + 3 * n
@@ -209,3 +217,44 @@ def split_lists(
     tl.store(last + 1, start1 + n1)
     tl.store(last + 2, start2 + n2)
     tl.store(last + 3, start3 + n3)
+
+
+@triton.jit(do_not_specialize=["n_tiles", "tiles_x"])
+def split_lists(
+    pair_ptr,  # (capacity,) int64 the pair at each place of the sorted keys
+    gaussian_ptr,  # (capacity,) of `list_pairs`
+    range_ptr,  # (2, n_tiles) of `find_lists`
+    class_ptr,  # (2, CLASSES) of `find_lists`
+    schedule_ptr,  # (n_tiles,) of `schedule_lists`
+    box_ptr,  # (N, 4) cells x0, x1, y0, y1
+    cell_slot_ptr,  # out (4 capacity,) int32; the cells of a tile have four times its run
+    cell_range_ptr,  # out (2, 4 n_tiles) int32: first slot, one past the last, of cells 4 tile + 2 row + column
+    n_tiles,
+    tiles_x,
+    ARE_LONG: tl.constexpr,  # which lists are split, others are left alone; empty ones always
+    BLOCK: tl.constexpr,  # under 32768
+):
+    """The list of every cell, in the order of its tile's; any number of programs share the lists."""
+    n_long = n_of_classes(class_ptr, 0, LONG_CLASSES)
+    if ARE_LONG:
+        place, last = tl.program_id(0), n_long
+    else:
+        place, last = n_long + tl.program_id(0), n_long + n_of_classes(class_ptr, LONG_CLASSES, CLASSES - 1)
+    while place < last:
+        tile = tl.load(schedule_ptr + place)
+        slot = tl.load(range_ptr + tile)
+        end = tl.load(range_ptr + n_tiles + tile)
+        _split_list(
+            pair_ptr,
+            gaussian_ptr,
+            box_ptr,
+            cell_slot_ptr,
+            cell_range_ptr,
+            tile,
+            slot,
+            end,
+            n_tiles,
+            tiles_x,
+            BLOCK,
+        )
+        place += tl.num_programs(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from common.rasterizer.triton_footprints import Footprints
 CELLS = 4  # of a tile: 4 x 4 pixels each, which one program blends
 MAX_PAIRS = 2**28  # memory: about 40 bytes a pair, more with many channels
 SPARE = 1.15  # capacity over what was last needed
-GRAPH_SPARE = 1.2  # again, for what a graph's other frames need
+GRAPH_SPARE = 1.1  # again, for what a graph's other frames need
 ROUNDING = 16384  # of capacities
 FIRST_GUESS = 3  # pairs for every Gaussian
 LARGEST_INT16 = 2**15 - 1
@@ -21,8 +22,9 @@ PAIR_RANKS = 128  # Gaussians whose pairs one program lists
 PAIR_BLOCK = 512  # pairs at a time
 FIND_BLOCK = 128
 SCHEDULE_BLOCK = 1024
-SPLIT_BLOCK = 1024
-SPLIT_WARPS = 8
+LONG_BLOCK, LONG_WARPS = 1024, 16
+SHORT_BLOCK = 128
+SPLITTING = 24  # warps on every multiprocessor
 CLASSES: int = triton_lists.CLASSES.value
 
 
@@ -32,7 +34,8 @@ class Lists:
 
     slot: Tensor  # (4 capacity,) int32
     range: Tensor  # (2, n_cells) int32
-    schedule: Tensor  # (n_tiles,) tiles in the order in which they are blended
+    schedule: Tensor  # (n_tiles,) tiles, the longest lists first, empty ones last; these have no ranges
+    classes: Tensor  # (2, CLASSES) in the first row, how many tiles have a list of each length
 
 
 def list_gaussians(footprints: Footprints, tiles_x: int, n_tiles: int, capacity: int) -> Lists:
@@ -78,22 +81,34 @@ def list_gaussians(footprints: Footprints, tiles_x: int, n_tiles: int, capacity:
     )
     cell_slot = torch.empty(CELLS * capacity, dtype=torch.int32, device=device)
     cell_ranges = torch.empty(2, CELLS * n_tiles, dtype=torch.int32, device=device)
-    triton_lists.split_lists[(n_tiles,)](
-        pair,
-        gaussian,
-        ranges,
-        schedule,
-        footprints.box,
-        cell_slot,
-        cell_ranges,
-        n_tiles,
-        tiles_x,
-        BLOCK=SPLIT_BLOCK,
-        num_warps=SPLIT_WARPS,
-    )
-    return Lists(cell_slot, cell_ranges, schedule)
+    n_processors = n_multiprocessors(device)
+    for are_long, block, n_warps in ((True, LONG_BLOCK, LONG_WARPS), (False, SHORT_BLOCK, 1)):
+        triton_lists.split_lists[(SPLITTING // n_warps * n_processors,)](
+            pair,
+            gaussian,
+            ranges,
+            classes,
+            schedule,
+            footprints.box,
+            cell_slot,
+            cell_ranges,
+            n_tiles,
+            tiles_x,
+            ARE_LONG=are_long,
+            BLOCK=block,
+            num_warps=n_warps,
+        )
+    return Lists(cell_slot, cell_ranges, schedule, classes)
 
 
-def rounded(n_pairs: float) -> int:
+def rounded(n_pairs: float, spare: float = SPARE) -> int:
     """A capacity for so many pairs and some more."""
-    return max(-(-int(SPARE * n_pairs) // ROUNDING), 1) * ROUNDING
+    return max(-(-int(spare * n_pairs) // ROUNDING), 1) * ROUNDING
+
+
+@lru_cache(maxsize=8)
+def n_multiprocessors(device: torch.device) -> int:
+    """How many the device has; 1 without a GPU."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count

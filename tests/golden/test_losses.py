@@ -53,13 +53,13 @@ class Case:
             for name, value in self.arrays.items()
             if name.startswith("smplx6d.")
         }
-        poses = PoseTable.from_state_dict(stored).to(dtype)
+        poses = PoseTable.from_state_dict(stored).to(scene.DEVICE, dtype)
         self.parameters = {
             **dict(avatar.named_parameters()),
             **{f"smplx6d.{name}": value for name, value in poses.stored(split, index).items()},
         }
         patch_size = self.arrays["data.face_patch"].shape[-1]
-        loaded = Subject(golden_path("toy_subject"), patch_size).load(split, index)
+        loaded = Subject(golden_path("toy_subject"), patch_size).load(split, index).to(scene.DEVICE)
         self.frame = loaded if dtype == torch.float32 else frame_in(loaded, dtype)
         initial = torch.sigmoid(scene.tensor(golden("06_texture_init.npz")["rgb_orig_logit"])).to(dtype)
         self.objective = Objective(PersonModel(avatar, poses), LossConfig(), initial, None)

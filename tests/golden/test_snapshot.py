@@ -139,13 +139,13 @@ def test_first_fitting_step(golden, golden_path, parts):
     poses = PoseTable.from_state_dict(
         {f"smplx_param_dict.{k[7:]}": scene.tensor(v) for k, v in expected.items() if k.startswith("before.")}
     )
-    model = load_person(read_snapshot(path), path, body, field, AvatarConfig(), poses)
-    model.persona.requires_grad_(False)
+    model = load_person(read_snapshot(path), path, body, field, AvatarConfig(), poses.to(scene.DEVICE))
+    model.to(scene.DEVICE).persona.requires_grad_(False)
     optim = OptimConfig()
     optimizer = make_optimizer(poses.parameter_groups(optim.lr_smplx, optim.lr_hand), optim)
     patch_size = golden("08_losses_fit.npz")["data.face_patch"].shape[-1]
     (index,) = {int(key.split(".")[3]) for key in expected if key.startswith("grad.")}
-    frame = Subject(golden_path("toy_subject"), patch_size).load(TEST, index)
+    frame = Subject(golden_path("toy_subject"), patch_size).load(TEST, index).to(scene.DEVICE)
     objective = Objective(model, LossConfig(), None, None)
     terms = objective.fitting(frame)
     for name, value in terms.items():

@@ -26,6 +26,7 @@ def run(golden, golden_path, golden_body, golden_field):
     path = golden_path("10_checkpoint/initial_network.pth")
     state = torch.load(path, weights_only=True)
     model = load_person(Snapshot(0, state, None), path, golden_body, golden_field, AvatarConfig())
+    model = model.to(scene.DEVICE)
     optim = OptimConfig()
     groups = avatar_parameter_groups(model.persona, optim)
     groups += model.smplx_param_dict.parameter_groups(optim.lr_smplx, optim.lr_hand)
@@ -40,7 +41,8 @@ def run(golden, golden_path, golden_body, golden_field):
         patch.setattr("common.renders.hand_mesh_mask", published_hand_mesh_mask)
         for step in record["steps"]:
             optimizer.zero_grad(set_to_none=True)
-            terms = objective.training(subject.load(step["split"], step["frame_idx"]))
+            frame = subject.load(step["split"], step["frame_idx"]).to(scene.DEVICE)
+            terms = objective.training(frame)
             torch.stack(list(terms.values())).sum().backward()
             losses.append({name: float(value) for name, value in terms.items()})
             norms.append({k: float(p.grad.norm()) for k, p in model.named_parameters() if p.grad is not None})
