@@ -1,8 +1,9 @@
 """LPIPS for training on a GPU: bf16 channels-last convolutions, distances in float32, no autograd inside (SPEC 12).
 
 The gradient to an image is found together with its distance, a few images at a time, so that the features of the
-others never lie in memory. Targets that several images are compared with go through the network once. Where the
-images of a kind of frames can only differ in a part, only what matters for it is computed (`crop`).
+others never lie in memory. The first convolution reads images where they lie, and of its output, the largest, only
+the signs are kept (`first_layer`). Targets that several images are compared with go through the network once. Where
+the images of a kind of frames can only differ in a part, only what matters for it is computed (`crop`).
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from common.gpu import perceptual_kernels as kernels
 from common.gpu.crop import Crop
+from common.gpu.first_layer import FirstLayer
 from common.gpu.rooms import is_capturing
 from common.perceptual import Lpips
 from common.perceptual_crop import Box, Sight
@@ -27,12 +28,14 @@ COMPARED, COMPARED_WARPS = 1024, 4
 POOLED, POOLED_WARPS = 2048, 4
 MASKED, MASKED_WARPS = 4096, 4
 MOST_IMAGES = 64
-INPUT_CHANNELS = 8  # tensor cores want multiples of 8; those after the first three are 0
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Convolutions, each with ReLU, between two poolings; the last one's output is compared."""
+    """Convolutions, each with ReLU, between two poolings; the last one's output is compared.
+
+    Without the very first, which is a `FirstLayer`.
+    """
 
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
@@ -94,9 +97,10 @@ class HalfLpips(nn.Module):
         biases: list[Tensor] = []
         for index, layer in enumerate(exact.trunk):
             if isinstance(layer, nn.Conv2d):
+                if index == 0:
+                    self.first = FirstLayer(layer, exact.shift, exact.spread, dtype)
+                    continue
                 weight = layer.weight.detach().to(dtype)
-                if weight.shape[1] < INPUT_CHANNELS:
-                    weight = F.pad(weight, (0, 0, 0, 0, 0, INPUT_CHANNELS - weight.shape[1]))
                 weights.append(weight.contiguous(memory_format=torch.channels_last))
                 assert layer.bias is not None
                 biases.append(layer.bias.detach().to(dtype))
@@ -104,8 +108,7 @@ class HalfLpips(nn.Module):
                 head = exact.heads[len(self.blocks)].detach()
                 self.blocks.append(_Block(tuple(weights), tuple(biases), head))
                 weights, biases = [], []
-        self.shift, self.spread = exact.shift, exact.spread
-        self.numbers = torch.arange(MOST_IMAGES, dtype=torch.int32, device=self.shift.device)
+        self.numbers = torch.arange(MOST_IMAGES, dtype=torch.int32, device=exact.shift.device)
         self.indices: dict[tuple[int, ...], Tensor] = {}
 
     def forward(self, x: Tensor, y: Tensor | Sequence[Tensor], target: Sequence[int] | None = None) -> Tensor:
@@ -127,7 +130,7 @@ class HalfLpips(nn.Module):
         """Compute the features of images (3, H, W) that stay as and where they are, once."""
         for image in images:
             part = self.part(image)
-            features = self.features(part.cut(image)[None])
+            features = self.features([part.cut(image)])
             self.remembered[image.data_ptr()] = _Remembered(image, part, features)
 
     def known(self, image: Tensor) -> list[Tensor] | None:
@@ -138,18 +141,13 @@ class HalfLpips(nn.Module):
             found = self.remembered[image.data_ptr()]
         return None if found is None else found.features
 
-    def input(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) as the network takes them."""
-        x = F.pad((2 * images - 1 - self.shift) / self.spread, (0, 0, 0, 0, 0, INPUT_CHANNELS - 3))
-        return x.to(self.dtype, memory_format=torch.channels_last)
+    def features(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Features (n, C, h, w) of n images (3, H, W) at the compared layers, not of unit length."""
+        return [outputs[-1] for outputs in self._outputs(self.first.of_each(images), only_last=True)]
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Features (B, C, h, w) of images (B, 3, H, W) at the compared layers, not of unit length."""
-        return [outputs[-1] for outputs in self._outputs(images, only_last=True)]
-
-    def _outputs(self, images: Tensor, only_last: bool = False) -> list[list[Tensor]]:
-        """The output of every ReLU, or of each block's last one, block by block."""
-        x, outputs = self.input(images), []
+    def _outputs(self, x: Tensor, only_last: bool = False) -> list[list[Tensor]]:
+        """The output of every ReLU after the first, given that one's, or of each block's last, block by block."""
+        outputs = []
         for i, block in enumerate(self.blocks):
             if i > 0:
                 x = _pooled(x)
@@ -170,19 +168,20 @@ class HalfLpips(nn.Module):
                 self.indices[tuple(numbers)] = found
         return found
 
-    def add_distances(
-        self, images: Tensor, targets: _Targets, sums: _Sums, with_gradient: bool
-    ) -> Tensor | None:
-        """Compare images with their targets; the gradient of the distances by them, if it is wanted."""
-        outputs = self._outputs(images, only_last=not with_gradient)
-        if with_gradient:
-            return self._gradient(outputs, targets, sums)
-        for level, (mine,) in enumerate(outputs):
-            _compare(mine, None, self.blocks[level].head, level, targets, sums, with_gradient=False)
-        return None
+    def add_distances(self, images: Tensor, targets: _Targets, sums: _Sums, gradient: Tensor | None) -> None:
+        """Compare images[targets.places] with their targets, and write the gradient by them, if it is wanted."""
+        if gradient is None:
+            outputs = self._outputs(self.first.of_places(images, targets.places), only_last=True)
+            for level, (mine,) in enumerate(outputs):
+                _compare(mine, None, self.blocks[level].head, level, targets, sums, with_gradient=False)
+            return
+        signs = self.first.room_for_signs(len(targets.places), images)
+        outputs = self._outputs(self.first.of_places(images, targets.places, signs))
+        slope = self._gradient(outputs, targets, sums)
+        self.first.differentiate(slope, signs, targets.places, gradient)
 
     def _gradient(self, outputs: list[list[Tensor]], targets: _Targets, sums: _Sums) -> Tensor:
-        """Gradient (B, 3, H, W) of the sum of the distances by the images; uses the outputs up."""
+        """Gradient (n, C, H, W) of the sum of the distances by the first ReLU's output; uses the others up."""
         grad: Tensor | None = None  # of the next block's input
         for level, block in reversed(list(enumerate(self.blocks))):
             mine = outputs.pop()
@@ -191,7 +190,7 @@ class HalfLpips(nn.Module):
                 grad = _masked(_input_gradient(grad, weight), mine.pop())
             grad = _input_gradient(grad, block.weights[0])
         assert grad is not None
-        return grad[:, :3].float() * (2 / self.spread)
+        return grad
 
 
 def _convolution_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -289,19 +288,16 @@ class _Distance(torch.autograd.Function):
         assert not any(ctx.needs_input_grad[3:]), "the second images are constants"
         with_gradient = ctx.needs_input_grad[0]
         part, widths = model.part(x), [len(block.head) for block in model.blocks]
+        x = x.contiguous()
         is_whole = part == Box.whole((x.shape[2], x.shape[3]))
         gradient = (torch.empty_like if is_whole else torch.zeros_like)(x) if with_gradient else None
         sums = _Sums.of(x, part, model.sight, widths)
         known = [model.known(image) for image in y]
         for chosen, places in _batches(target, [found is not None for found in known], model.at_once):
-            images = torch.stack([part.cut(x[i]) for i in places])
-            features = known[chosen[0]] or model.features(torch.stack([part.cut(y[one]) for one in chosen]))
+            features = known[chosen[0]] or model.features([part.cut(y[one]) for one in chosen])
             which = model.index([chosen.index(target[b]) for b in places])
             targets = _Targets(features, which, model.index(places))
-            slope = model.add_distances(images, targets, sums, with_gradient)
-            if gradient is not None and slope is not None:
-                for place, b in enumerate(places):
-                    part.cut(gradient[b]).copy_(slope[place])
+            model.add_distances(part.cut(x), targets, sums, None if gradient is None else part.cut(gradient))
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return sums.parts.sum(1)

@@ -17,6 +17,7 @@ if not HAS_GPU and os.environ.get("TRITON_INTERPRET") != "1":
 from common.camera import Camera
 from common.gpu import crop, lookup, mesh, net, perceptual, ssim, triangles
 from common.gpu.crop import Crop
+from common.gpu.first_layer import FirstLayer
 from common.gpu.perceptual import HalfLpips
 from common.gpu.rooms import watched_rooms
 from common.losses import gaussian_window, ssim_map
@@ -223,6 +224,45 @@ def test_features_compared_in_one_pass(size: tuple[int, int], is_pooled: bool) -
         assert (found[places.long()] - expected).abs().max() < 1e-5 and found[1] == 0
         if with_gradient:
             assert (slope.cpu() - x.grad).abs().max() < 1e-4 * x.grad.abs().max()
+
+
+@pytest.mark.parametrize("size", [(5, 7), (11, 141), (1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_first_layer_of_parts_of_chosen_images_and_its_gradient(
+    size: tuple[int, int], dtype: torch.dtype
+) -> None:
+    """Images around the parts, and those not chosen, change nothing and are not changed."""
+    exact = random_lpips("vgg")
+    convolution, (height, width) = exact.trunk[0], size
+    layer = FirstLayer(convolution.to(DEVICE), *on_device(exact.shift, exact.spread), dtype)
+    images = rand(3, 3, height + 2, width + 5)
+    places = torch.tensor([2, 0], dtype=torch.int32)
+    part = (..., slice(1, height + 1), slice(3, width + 3))
+
+    x = images[part][[2, 0]].double().requires_grad_()
+    normal = (2 * x - 1 - exact.shift.cpu()) / exact.spread.cpu()
+    rounded = normal + (normal.detach().to(dtype) - normal.detach())
+    weight, bias = (p.detach().cpu().to(dtype).double() for p in convolution.parameters())
+    before_relu = F.conv2d(rounded, weight, bias, padding=1)
+    expected = before_relu.detach().relu()
+    signs = layer.room_for_signs(2, images.to(DEVICE)[part])
+    out = layer.of_places(images.to(DEVICE)[part], places.to(DEVICE), signs)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    assert (out.cpu() - expected).abs().max() < tolerance * expected.abs().max()
+    bits = (signs.cpu().long()[..., None, :] >> torch.arange(8)[:, None]) & 1
+    assert torch.equal(bits.flatten(3).movedim(3, 1) == 1, out.cpu() > 0)
+    each = layer.of_each(list(images.to(DEVICE)[part][[2, 0]]))
+    assert torch.equal(each, out)
+
+    grad = (rand(*out.shape, seed=1) - 0.5).to(dtype).contiguous(memory_format=torch.channels_last)
+    (grad.double() * before_relu * (out.cpu() > 0)).sum().backward()
+    result = torch.full_like(images, 7.0, device=DEVICE)
+    layer.differentiate(grad.to(DEVICE), signs, places.to(DEVICE), result[part])
+    found = result.cpu()
+    assert x.grad is not None
+    assert (found[part][[2, 0]] - x.grad).abs().max() < 1e-5 * x.grad.abs().max()
+    found[2][part], found[0][part] = 7.0, 7.0
+    assert (found == 7.0).all()
 
 
 def whole_image(model: Lpips, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
