@@ -13,6 +13,7 @@ from common.gpu import interprets
 
 COLUMNS, WARPS = 128, 4  # of the convolution: pixels of a row to a program
 GRADIENT_COLUMNS, GRADIENT_ROWS, GRADIENT_WARPS, GRADIENT_STAGES = 128, 8, 4, 3
+COLUMNS_BY_HAND = 32  # of both where matrix units do not multiply: products by hand need many registers
 N_TAPS, N_GROUPS = kernels.K.value, kernels.GROUPS.value
 
 
@@ -26,11 +27,11 @@ class FirstLayer:
         weight, bias = convolution.weight.detach().to(dtype), convolution.bias
         assert weight.shape[1:] == (3, 3, 3) and bias is not None, weight.shape
         self.n_channels, self.dtype = len(weight), dtype
+        self.has_matrix_units = dtype == torch.bfloat16  # a GPU that Triton knows them of takes this type
         assert N_GROUPS <= self.n_channels <= 8 * N_GROUPS, self.n_channels
         by_row = F.pad(weight.permute(2, 0, 3, 1), (0, 1, 0, 1))  # (3, C, 4 columns, 4 colours)
-        factor = (
-            torch.float32 if interprets() else dtype
-        )  # the interpreter multiplies no matrices of bfloat16
+        # Triton's interpreter multiplies no matrices of bfloat16.
+        factor = torch.float32 if interprets() else dtype
         self.weight = F.pad(weight.flatten(1).T, (0, 0, 0, N_TAPS - 27)).to(factor).contiguous()
         self.gradient_weight = by_row.flatten(2).to(factor).contiguous()
         self.bias = bias.detach().to(dtype)
@@ -63,10 +64,10 @@ class FirstLayer:
         """Write the gradient by images into result[places], given that by the output for them, channels last."""
         n, channels, height, width = grad.shape
         assert grad.is_contiguous(memory_format=torch.channels_last) and result.stride(3) == 1, grad.stride()
-        columns = -(-width // (GRADIENT_COLUMNS - 2))
-        kernels.differentiate[(columns, -(-height // GRADIENT_ROWS), n)](
+        columns = GRADIENT_COLUMNS if self.has_matrix_units else COLUMNS_BY_HAND
+        kernels.differentiate[(-(-width // (columns - 2)), -(-height // GRADIENT_ROWS), n)](
             grad, signs, self.gradient_weight, self.normal, places, result, height, width, *result.stride()[:3],
-            C=channels, COLUMNS=GRADIENT_COLUMNS, ROWS=GRADIENT_ROWS,
+            C=channels, COLUMNS=columns, ROWS=GRADIENT_ROWS,
             num_warps=GRADIENT_WARPS, num_stages=GRADIENT_STAGES,
         )  # fmt: skip
 
@@ -78,8 +79,9 @@ class FirstLayer:
         if images.stride(3) != 1:
             images = images.contiguous()
         n, channels, height, width = out.shape
-        kernels.convolve[(-(-width // COLUMNS), height, n)](
+        columns = COLUMNS if self.has_matrix_units else COLUMNS_BY_HAND
+        kernels.convolve[(-(-width // columns), height, n)](
             images, places, self.normal, self.weight, self.bias, out, out if signs is None else signs,
             height, width, *images.stride()[:3],
-            C=channels, HAS_SIGNS=signs is not None, COLUMNS=COLUMNS, num_warps=WARPS,
+            C=channels, HAS_SIGNS=signs is not None, COLUMNS=columns, num_warps=WARPS,
         )  # fmt: skip
