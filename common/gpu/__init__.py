@@ -40,4 +40,9 @@ def is_on(tensor: Tensor) -> bool:
     """Whether a function of this tensor shall use the GPU's kernels."""
     if not _is_on.get() or tensor.dtype != torch.float32:
         return False
-    return tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    return tensor.is_cuda or interprets()
+
+
+def interprets() -> bool:
+    """Whether kernels run in Triton's interpreter."""
+    return os.environ.get("TRITON_INTERPRET") == "1"

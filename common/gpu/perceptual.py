@@ -1,8 +1,9 @@
 """LPIPS for training on a GPU: bf16 channels-last convolutions, distances in float32, no autograd inside (SPEC 12).
 
 The gradient to an image is found together with its distance, a few images at a time, so that the features of the
-others never lie in memory. Targets that several images are compared with go through the network once. Where the
-images of a kind of frames can only differ in a part, only what matters for it is computed (`crop`).
+others never lie in memory. The first convolution reads images where they lie, and of its output, the largest, only
+the signs are kept (`first_layer`). Targets that several images are compared with go through the network once. Where
+the images of a kind of frames can only differ in a part, only what matters for it is computed (`crop`).
 """
 
 from __future__ import annotations
@@ -12,28 +13,62 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from common.gpu import perceptual_kernels as kernels
 from common.gpu.crop import Crop
+from common.gpu.first_layer import FirstLayer
+from common.gpu.rooms import is_capturing
 from common.perceptual import Lpips
-from common.perceptual_crop import Box, Size
+from common.perceptual_crop import Box, Sight
 
-NUMBERS = 1024  # of a feature map to a program
-ELEMENTS = 4096
-MOST_IMAGES = 64  # targets at a time
-INPUT_CHANNELS = 8  # tensor cores want multiples of 8; those after the first three are 0
+# Numbers of a feature map to a program; of those that compare and pool, numbers of the pooled map.
+COMPARED, COMPARED_WARPS = 1024, 4
+POOLED, POOLED_WARPS = 2048, 4
+MASKED, MASKED_WARPS = 4096, 4
+MOST_IMAGES = 64
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Convolutions, each with ReLU, between two poolings; the last one's output is compared."""
+    """Convolutions, each with ReLU, between two poolings; the last one's output is compared.
+
+    Without the very first, which is a `FirstLayer`.
+    """
 
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
     head: Tensor
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """What some images are compared with."""
+
+    features: list[Tensor]  # by layer: of different targets
+    which: Tensor  # (B,) int32 the target of each image
+    places: Tensor  # (B,) int32 the place of each image among all
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Distances of all images, added up by the programs that compare features; in one order, so that they repeat."""
+
+    parts: Tensor  # (B, n)
+    of_layers: tuple[Tensor, ...]  # columns of it
+    n_features: list[int]  # of whole images, by layer
+
+    @staticmethod
+    def of(images: Tensor, part: Box, sight: Sight, widths: list[int]) -> _Sums:
+        """Room for images of which a part is looked at; widths: the layers' numbers of channels."""
+        height, width = part.bottom - part.top, part.right - part.left
+        columns, size = [], (images.shape[2], images.shape[3])
+        for channels, cell in zip(widths, sight.cells, strict=True):
+            columns.append(_n_sums(height // cell, width // cell, channels))
+        parts = images.new_empty(len(images), sum(columns))
+        n_features = [sight.n_features(level, size) for level in range(len(widths))]
+        return _Sums(parts, parts.split(columns, 1), n_features)
 
 
 @dataclass(frozen=True)
@@ -62,9 +97,10 @@ class HalfLpips(nn.Module):
         biases: list[Tensor] = []
         for index, layer in enumerate(exact.trunk):
             if isinstance(layer, nn.Conv2d):
+                if index == 0:
+                    self.first = FirstLayer(layer, exact.shift, exact.spread, dtype)
+                    continue
                 weight = layer.weight.detach().to(dtype)
-                if weight.shape[1] < INPUT_CHANNELS:
-                    weight = F.pad(weight, (0, 0, 0, 0, 0, INPUT_CHANNELS - weight.shape[1]))
                 weights.append(weight.contiguous(memory_format=torch.channels_last))
                 assert layer.bias is not None
                 biases.append(layer.bias.detach().to(dtype))
@@ -72,12 +108,13 @@ class HalfLpips(nn.Module):
                 head = exact.heads[len(self.blocks)].detach()
                 self.blocks.append(_Block(tuple(weights), tuple(biases), head))
                 weights, biases = [], []
-        self.shift, self.spread = exact.shift, exact.spread
-        self.numbers = torch.arange(MOST_IMAGES, dtype=torch.int32, device=self.shift.device)
+        self.numbers = torch.arange(MOST_IMAGES, dtype=torch.int32, device=exact.shift.device)
+        self.indices: dict[tuple[int, ...], Tensor] = {}
 
     def forward(self, x: Tensor, y: Tensor | Sequence[Tensor], target: Sequence[int] | None = None) -> Tensor:
         """LPIPS (B,) of images x (B, 3, H, W) and y[target[b]], each (3, H, W); without `target` one for each."""
         assert min(x.shape[2:]) >= self.min_size_px, (x.shape, self.min_size_px)
+        assert len(x) <= MOST_IMAGES, x.shape
         which = tuple(target or range(len(x)))
         if self.crop is not None and self.crop.size == x.shape[2:] and not self.crop.is_whole:
             self.crop.check(x, torch.stack([y[one] for one in which]))
@@ -93,7 +130,7 @@ class HalfLpips(nn.Module):
         """Compute the features of images (3, H, W) that stay as and where they are, once."""
         for image in images:
             part = self.part(image)
-            features = self.features(part.cut(image)[None])
+            features = self.features([part.cut(image)])
             self.remembered[image.data_ptr()] = _Remembered(image, part, features)
 
     def known(self, image: Tensor) -> list[Tensor] | None:
@@ -104,18 +141,13 @@ class HalfLpips(nn.Module):
             found = self.remembered[image.data_ptr()]
         return None if found is None else found.features
 
-    def input(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) as the network takes them."""
-        x = F.pad((2 * images - 1 - self.shift) / self.spread, (0, 0, 0, 0, 0, INPUT_CHANNELS - 3))
-        return x.to(self.dtype, memory_format=torch.channels_last)
+    def features(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Features (n, C, h, w) of n images (3, H, W) at the compared layers, not of unit length."""
+        return [outputs[-1] for outputs in self._outputs(self.first.of_each(images), only_last=True)]
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Features (B, C, h, w) of images (B, 3, H, W) at the compared layers, not of unit length."""
-        return [outputs[-1] for outputs in self._outputs(images, only_last=True)]
-
-    def _outputs(self, images: Tensor, only_last: bool = False) -> list[list[Tensor]]:
-        """The output of every ReLU, or of each block's last one, block by block."""
-        x, outputs = self.input(images), []
+    def _outputs(self, x: Tensor, only_last: bool = False) -> list[list[Tensor]]:
+        """The output of every ReLU after the first, given that one's, or of each block's last, block by block."""
+        outputs = []
         for i, block in enumerate(self.blocks):
             if i > 0:
                 x = _pooled(x)
@@ -126,33 +158,39 @@ class HalfLpips(nn.Module):
             outputs.append(of_block)
         return outputs
 
-    def distance_and_gradient(
-        self, images: Tensor, targets: list[Tensor], which: Tensor, size: Size, with_gradient: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Distances (B,) of images to features targets[i][which[b]], and their gradient by the images.
+    def index(self, numbers: Sequence[int]) -> Tensor:
+        """Numbers below `MOST_IMAGES` as int32 on the device; kept, unless they are a graph's."""
+        found = self.indices.get(tuple(numbers))
+        if found is None:
+            # Of a tensor on the device, because a graph cannot hold a copy from the host.
+            found = torch.stack([self.numbers[number] for number in numbers])
+            if not is_capturing(found.device):
+                self.indices[tuple(numbers)] = found
+        return found
 
-        size: of the images of which these are the part that is looked at.
-        """
-        outputs = self._outputs(images)
-        n_features = [self.sight.n_features(level, size) for level in range(len(self.blocks))]
-        total = images.new_zeros(len(images))
-        for block, mine, features, n in zip(self.blocks, outputs, targets, n_features, strict=True):
-            total = total + _distances(mine[-1], features, which, block.head, n)
-        return total, self._gradient(outputs, targets, which, n_features) if with_gradient else None
+    def add_distances(self, images: Tensor, targets: _Targets, sums: _Sums, gradient: Tensor | None) -> None:
+        """Compare images[targets.places] with their targets, and write the gradient by them, if it is wanted."""
+        if gradient is None:
+            outputs = self._outputs(self.first.of_places(images, targets.places), only_last=True)
+            for level, (mine,) in enumerate(outputs):
+                _compare(mine, None, self.blocks[level].head, level, targets, sums, with_gradient=False)
+            return
+        signs = self.first.room_for_signs(len(targets.places), images)
+        outputs = self._outputs(self.first.of_places(images, targets.places, signs))
+        slope = self._gradient(outputs, targets, sums)
+        self.first.differentiate(slope, signs, targets.places, gradient)
 
-    def _gradient(
-        self, outputs: list[list[Tensor]], targets: list[Tensor], which: Tensor, n_features: list[int]
-    ) -> Tensor:
-        """Gradient (B, 3, H, W) of the sum of the distances by the images; uses the outputs up."""
+    def _gradient(self, outputs: list[list[Tensor]], targets: _Targets, sums: _Sums) -> Tensor:
+        """Gradient (n, C, H, W) of the sum of the distances by the first ReLU's output; uses the others up."""
         grad: Tensor | None = None  # of the next block's input
-        for block, features, n in zip(self.blocks[::-1], targets[::-1], n_features[::-1], strict=True):
+        for level, block in reversed(list(enumerate(self.blocks))):
             mine = outputs.pop()
-            grad = _tap_gradient(mine.pop(), features, which, block.head, grad, n)
+            grad = _compare(mine.pop(), grad, block.head, level, targets, sums)
             for weight in block.weights[:0:-1]:
                 grad = _masked(_input_gradient(grad, weight), mine.pop())
             grad = _input_gradient(grad, block.weights[0])
         assert grad is not None
-        return grad[:, :3].float() * (2 / self.spread)
+        return grad
 
 
 def _convolution_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -164,9 +202,8 @@ def _convolution_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     """Gradient by the input of a 3 x 3 convolution, whose size is that of its output."""
     size = (grad.shape[0], weight.shape[1], *grad.shape[2:])
-    like = torch.empty_strided(size, _channels_last(size), dtype=grad.dtype, device=grad.device)
     result: Tensor = torch.ops.aten.convolution_backward(
-        grad, like, weight, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (True, False, False)
+        grad, _empty(size, grad), weight, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (True, False, False)
     )[0]
     return result
 
@@ -176,44 +213,71 @@ def _channels_last(size: tuple[int, ...]) -> tuple[int, ...]:
     return channels * height * width, 1, width * channels, channels
 
 
+def _empty(size: tuple[int, ...], like: Tensor) -> Tensor:
+    """Room for a feature map, channels last."""
+    return torch.empty_strided(size, _channels_last(size), dtype=like.dtype, device=like.device)
+
+
+def _block(numbers: int, channels: int) -> int:
+    """How many pixels have so many numbers; at least one."""
+    return max(numbers // channels, 1)
+
+
+def _cells(height: int, width: int, n_cells: int) -> tuple[int, int]:
+    """Programs along and across the rows of cells of 2 x 2 pixels; the last cell of an odd side is not full."""
+    return -(-((width + 1) // 2) // n_cells), (height + 1) // 2
+
+
+def _n_sums(height: int, width: int, channels: int) -> int:
+    """Programs that compare the features of an image."""
+    across, along = _cells(height, width, _block(COMPARED, channels))
+    return across * along
+
+
 def _pooled(x: Tensor) -> Tensor:
     """Largest of 2 x 2; channels last."""
     n, channels, height, width = x.shape
-    size = (n, channels, height // 2, width // 2)
-    out = torch.empty_strided(size, _channels_last(size), dtype=x.dtype, device=x.device)
-    n_elements = out.numel()
-    kernels.pool[(-(-n_elements // ELEMENTS),)](x, out, n_elements, height, width, C=channels, BLOCK=ELEMENTS)
+    out, n_cells = _empty((n, channels, height // 2, width // 2), x), _block(POOLED, channels)
+    grid = (*_cells(height // 2 * 2, width // 2 * 2, n_cells), n)
+    kernels.pool[grid](x, out, height, width, C=channels, CELLS=n_cells, num_warps=POOLED_WARPS)
     return out
 
 
 def _masked(grad: Tensor, x: Tensor) -> Tensor:
-    """The gradient where the ReLU's output x is not 0; in place."""
-    n_elements = grad.numel()
-    assert grad.stride() == x.stride()
-    kernels.mask[(-(-n_elements // ELEMENTS),)](grad, x, n_elements, BLOCK=ELEMENTS)
+    """The gradient where the ReLU's output x is not 0; in place, both channels last."""
+    n, channels, height, width = grad.shape
+    for tensor in (grad, x):  # strides of sides of 1 mean nothing
+        assert tensor.shape == x.shape and tensor.is_contiguous(memory_format=torch.channels_last), (
+            tensor.stride()
+        )
+    n_pixels, pixels = n * height * width, _block(MASKED, channels)
+    grid = (-(-n_pixels // pixels),)
+    kernels.mask[grid](grad, x, n_pixels, C=channels, PIXELS=pixels, num_warps=MASKED_WARPS)
     return grad
 
 
-def _distances(a: Tensor, b: Tensor, which: Tensor, head: Tensor, n_features: int) -> Tensor:
-    """Weighted squared differences (B,) of unit features a (B, C, h, w) and b[which], summed, over n_features."""
-    n, channels, height, width = a.shape
-    n_pixels = height * width
-    block = NUMBERS // channels
-    n_blocks = -(-n_pixels // block)
-    sums = head.new_empty(n, n_blocks)
-    kernels.distance[(n_blocks, n)](a, b, which, head, sums, n_pixels, n_blocks, C=channels, BLOCK=block)
-    return sums.sum(1) / n_features
-
-
-def _tap_gradient(
-    a: Tensor, b: Tensor, which: Tensor, head: Tensor, d_pooled: Tensor | None, n_features: int
+def _compare(
+    a: Tensor,
+    d_pooled: Tensor | None,
+    head: Tensor,
+    level: int,
+    targets: _Targets,
+    sums: _Sums,
+    with_gradient: bool = True,
 ) -> Tensor:
-    """Gradient by the input of the ReLU whose output is a: of `_distances`, and through the pooling."""
+    """Add the distances of unit features a (B, C, h, w) to the sums.
+
+    Returns the gradient of them, and through the pooling, by the input of the ReLU whose output is a, if wanted.
+    """
     n, channels, height, width = a.shape
-    out, block = torch.empty_like(a), NUMBERS // channels
-    kernels.tap_gradient[(-(-height * width // block), n)](
-        a, b, which, head, a if d_pooled is None else d_pooled, out, height, width, n_features,
-        C=channels, IS_POOLED=d_pooled is not None, BLOCK=block,
+    out = _empty((n, channels, height, width), a) if with_gradient else a
+    features, of_layer = targets.features[level], sums.of_layers[level]
+    n_cells = _block(COMPARED, channels)
+    kernels.compare[(*_cells(height, width, n_cells), n)](
+        a, features, targets.which, head, a if d_pooled is None else d_pooled, out, targets.places, of_layer,
+        height, width, sums.n_features[level], of_layer.stride(0),
+        C=channels, HAS_GRADIENT=with_gradient, IS_POOLED=d_pooled is not None, CELLS=n_cells,
+        num_warps=COMPARED_WARPS,
     )  # fmt: skip
     return out
 
@@ -223,23 +287,20 @@ class _Distance(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, model: HalfLpips, target: tuple[int, ...], *y: Tensor) -> Tensor:
         assert not any(ctx.needs_input_grad[3:]), "the second images are constants"
         with_gradient = ctx.needs_input_grad[0]
-        gradient = torch.zeros_like(x) if with_gradient else None
-        distances = x.new_empty(len(x))
-        part, size = model.part(x), (x.shape[2], x.shape[3])
+        part, widths = model.part(x), [len(block.head) for block in model.blocks]
+        x = x.contiguous()
+        is_whole = part == Box.whole((x.shape[2], x.shape[3]))
+        gradient = (torch.empty_like if is_whole else torch.zeros_like)(x) if with_gradient else None
+        sums = _Sums.of(x, part, model.sight, widths)
         known = [model.known(image) for image in y]
         for chosen, places in _batches(target, [found is not None for found in known], model.at_once):
-            images = torch.stack([part.cut(x[i]) for i in places])
-            features = known[chosen[0]] or model.features(torch.stack([part.cut(y[one]) for one in chosen]))
-            # Of a tensor on the device, because a graph cannot hold a copy from the host.
-            which = torch.stack([model.numbers[chosen.index(target[b])] for b in places])
-            distance, slope = model.distance_and_gradient(images, features, which, size, with_gradient)
-            for place, b in enumerate(places):
-                distances[b] = distance[place]
-                if gradient is not None and slope is not None:
-                    part.cut(gradient[b]).copy_(slope[place])
+            features = known[chosen[0]] or model.features([part.cut(y[one]) for one in chosen])
+            which = model.index([chosen.index(target[b]) for b in places])
+            targets = _Targets(features, which, model.index(places))
+            model.add_distances(part.cut(x), targets, sums, None if gradient is None else part.cut(gradient))
         if gradient is not None:
             ctx.save_for_backward(gradient)
-        return distances
+        return sums.parts.sum(1)
 
     @staticmethod
     @once_differentiable

@@ -134,7 +134,7 @@ def test_training_steps_and_pose_fits(
 def test_the_perceptual_loss(
     cache: Path, launched: set[str], capability: Capability, dtype: torch.dtype
 ) -> None:
-    """Also with a target whose features are known."""
+    """Also with a target whose features are known, and without a gradient."""
     half = HalfLpips(random_lpips("vgg"), 3, dtype)
     x, targets = torch.rand(2, 3, 16, 16, requires_grad=True), list(torch.rand(2, 3, 16, 16))
 
@@ -145,6 +145,8 @@ def test_the_perceptual_loss(
         twice(distance)
         half.remember(targets[:1])
         twice(distance)
+        with torch.no_grad():
+            twice(lambda: half(x, targets, [1, 0]))
     launched |= compiled.names
 
 

@@ -17,11 +17,12 @@ if not HAS_GPU and os.environ.get("TRITON_INTERPRET") != "1":
 from common.camera import Camera
 from common.gpu import crop, lookup, mesh, net, perceptual, ssim, triangles
 from common.gpu.crop import Crop
+from common.gpu.first_layer import FirstLayer
 from common.gpu.perceptual import HalfLpips
 from common.gpu.rooms import watched_rooms
 from common.losses import gaussian_window, ssim_map
 from common.mesh import laplacian, neighbour_lists, vertex_normals
-from common.perceptual import TRUNKS, Lpips, random_lpips
+from common.perceptual import TRUNKS, Lpips, random_lpips, unit_length
 from common.perceptual_crop import Box
 from common.rasterizer import interpolate_mesh, rasterize_mesh
 from common.rasterizer.mesh import NEAR_M
@@ -167,6 +168,101 @@ def test_perceptual_distance_and_its_gradient(
             )
         assert (found - expected).abs().max() <= tolerance * expected.abs().min()
         assert (gradient - expected_gradient).norm() <= gradient_tolerance * expected_gradient.norm()
+    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+        alone = half(x.to(DEVICE), list(y), target).cpu()
+    assert (alone - found).abs().max() <= 1e-6 * found.abs().max()
+
+
+def channels_last(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """What a ReLU may give: many zeros, and equal numbers."""
+    values = ((rand(*shape, seed=seed) - 0.5).clamp_min(0.0) * 8).round() / 8
+    return values.to(DEVICE, dtype).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 5, 7), (1, 64, 4, 6)])
+def test_pooling_takes_the_largest_and_leaves_the_last_of_odd_sides(shape: tuple[int, ...]) -> None:
+    x = channels_last(*shape, dtype=torch.bfloat16)
+    assert torch.equal(perceptual._pooled(x), F.max_pool2d(x.float(), 2).to(x.dtype))
+
+
+@pytest.mark.parametrize("size", [(3, 5), (1, 1)])
+def test_masks_do_not_ask_for_strides_of_single_pixels(size: tuple[int, int]) -> None:
+    x, grad = channels_last(2, 16, *size), channels_last(2, 16, *size, seed=1) - 0.25
+    if size == (1, 1):
+        grad = grad.as_strided(grad.shape, (16, 1, 1, 1))
+    expected = torch.where(x > 0, grad, 0.0)
+    assert torch.equal(perceptual._masked(grad, x), expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "is_pooled"), [((6, 8), True), ((5, 7), True), ((5, 7), False), ((1, 1), False)]
+)
+def test_features_compared_in_one_pass(size: tuple[int, int], is_pooled: bool) -> None:
+    """The distances, and their gradient with that through the pooling, of images with a target each."""
+    a, b, head = channels_last(3, 16, *size), channels_last(2, 16, *size, seed=1), rand(16, seed=2)
+    d_pooled = channels_last(3, 16, size[0] // 2, size[1] // 2, seed=3) if is_pooled else None
+    which, places = torch.tensor([1, 0, 1], dtype=torch.int32), torch.tensor([0, 3, 2], dtype=torch.int32)
+
+    def plain(a: torch.Tensor) -> torch.Tensor:
+        unit, other = (unit_length(x.double().cpu()) for x in (a, b[which.long().to(DEVICE)]))
+        return (unit - other).square().mul(head.double()[:, None, None]).sum((1, 2, 3)) / 50
+
+    x = a.cpu().double().requires_grad_()
+    expected = plain(x)
+    total = expected.sum()
+    if d_pooled is not None:
+        total = total + (F.max_pool2d(x, 2) * d_pooled.cpu().double()).sum()
+    total.backward()
+    assert x.grad is not None
+    x.grad[x <= 0] = 0.0
+    targets = perceptual._Targets([b], *on_device(which, places))
+    for with_gradient in (True, False):
+        parts = torch.zeros(4, perceptual._n_sums(*size, 16), device=DEVICE)
+        sums = perceptual._Sums(parts, (parts,), [50])
+        slope = perceptual._compare(a, d_pooled, head.to(DEVICE), 0, targets, sums, with_gradient)
+        found = parts.sum(1).cpu()
+        assert (found[places.long()] - expected).abs().max() < 1e-5 and found[1] == 0
+        if with_gradient:
+            assert (slope.cpu() - x.grad).abs().max() < 1e-4 * x.grad.abs().max()
+
+
+@pytest.mark.parametrize("size", [(5, 7), (11, 141), (1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_first_layer_of_parts_of_chosen_images_and_its_gradient(
+    size: tuple[int, int], dtype: torch.dtype
+) -> None:
+    """Images around the parts, and those not chosen, change nothing and are not changed."""
+    exact = random_lpips("vgg")
+    convolution, (height, width) = exact.trunk[0], size
+    layer = FirstLayer(convolution.to(DEVICE), *on_device(exact.shift, exact.spread), dtype)
+    images = rand(3, 3, height + 2, width + 5)
+    places = torch.tensor([2, 0], dtype=torch.int32)
+    part = (..., slice(1, height + 1), slice(3, width + 3))
+
+    x = images[part][[2, 0]].double().requires_grad_()
+    normal = (2 * x - 1 - exact.shift.cpu()) / exact.spread.cpu()
+    rounded = normal + (normal.detach().to(dtype) - normal.detach())
+    weight, bias = (p.detach().cpu().to(dtype).double() for p in convolution.parameters())
+    before_relu = F.conv2d(rounded, weight, bias, padding=1)
+    expected = before_relu.detach().relu()
+    signs = layer.room_for_signs(2, images.to(DEVICE)[part])
+    out = layer.of_places(images.to(DEVICE)[part], places.to(DEVICE), signs)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    assert (out.cpu() - expected).abs().max() < tolerance * expected.abs().max()
+    bits = (signs.cpu().long()[..., None, :] >> torch.arange(8)[:, None]) & 1
+    assert torch.equal(bits.flatten(3).movedim(3, 1) == 1, out.cpu() > 0)
+    each = layer.of_each(list(images.to(DEVICE)[part][[2, 0]]))
+    assert torch.equal(each, out)
+
+    grad = (rand(*out.shape, seed=1) - 0.5).to(dtype).contiguous(memory_format=torch.channels_last)
+    (grad.double() * before_relu * (out.cpu() > 0)).sum().backward()
+    result = torch.full_like(images, 7.0, device=DEVICE)
+    layer.differentiate(grad.to(DEVICE), signs, places.to(DEVICE), result[part])
+    found = result.cpu()
+    assert x.grad is not None
+    assert (found[part][[2, 0]] - x.grad).abs().max() < 1e-5 * x.grad.abs().max()
+    found[2][part], found[0][part] = 7.0, 7.0
+    assert (found == 7.0).all()
 
 
 def whole_image(model: Lpips, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -187,7 +283,8 @@ def cropped(monkeypatch) -> tuple[Lpips, Crop, torch.Tensor, torch.Tensor]:
     }
     monkeypatch.setitem(TRUNKS, "vgg", replace(spec, convolutions=thin))
     if not HAS_GPU:
-        monkeypatch.setattr(perceptual, "NUMBERS", 1 << 14)  # the interpreter is slow by programs
+        for name in ("COMPARED", "POOLED", "MASKED"):  # the interpreter is slow by programs
+            monkeypatch.setattr(perceptual, name, 1 << 14)
     exact = random_lpips("vgg")
     x, y = rand(2, 3, *size), rand(2, 3, *size, seed=1)
     y[..., 7:] = x[..., 7:]
