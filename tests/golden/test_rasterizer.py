@@ -153,6 +153,28 @@ def test_exact_gradients_of_the_reference_equal_autograd_of_the_published_forwar
     case.check(torch_backend.render(case.splats(), exact_gradients=True), case.exact)
 
 
+def test_gradients_of_the_projected_means_equal_the_published_ones(
+    golden: Golden, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside the rasterizer, on the way to those of the means; the published ones are of clip space [-1, 1]."""
+    arrays, kept = golden("07_rasteriser.npz"), []
+
+    def project(splats: Splats, exact_gradients: bool) -> torch_backend.Footprints:
+        prints = own(splats, exact_gradients)
+        prints.mean_px.retain_grad()
+        kept.append(prints)
+        return prints
+
+    own, case = torch_backend.project, Case(arrays, dtype)
+    monkeypatch.setattr(torch_backend, "project", project)
+    (torch_backend.render(case.splats()) * case.weight).sum().backward()
+    (prints,) = kept
+    pixels_per_unit = torch.tensor([case.camera.width, case.camera.height], dtype=dtype) / 2
+    ours = torch.zeros(arrays["grad_mean_2d"].shape, dtype=dtype)
+    ours[prints.index] = prints.mean_px.grad * pixels_per_unit
+    assert scene.relative_error(ours, arrays["grad_mean_2d"]) < GRADIENT_TOLERANCE
+
+
 def test_footprints_equal_the_published_ones(golden: Golden) -> None:
     arrays = golden("07_rasteriser_stress.npz")
     prints = torch_backend.project(Case(arrays).splats())
