@@ -1,7 +1,7 @@
 """Which test checks each golden array: rows of patterns of places, file:array (files that are no .npz: the file).
 
-The first row that fits counts. `INPUTS` only feed tests; `NOT_CHECKED` says why; every other array is in `CHECKED`,
-with the tests that compare with it, as module::function.
+The first row that fits counts. `INPUTS` only feed tests; every other array is in `CHECKED`, with the tests that compare
+with it, as module::function.
 """
 
 from __future__ import annotations
@@ -88,8 +88,6 @@ INPUTS = (
         )
     ),
 )
-
-NOT_CHECKED: dict[str, str] = {}
 
 _IMAGES = ("test_renders::test_splatted_images_of_the_stored_positions", "test_renders::test_splatted_images")
 
