@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import numpy as np
 
@@ -11,11 +12,11 @@ from tests.golden.conftest import GOLDEN_DIR
 from tests.golden.coverage import CHECKED, INPUTS
 
 
-def places() -> list[str]:
-    """All files of the chosen directory; of an .npz its arrays, as file:array."""
+def places(folder: Path) -> list[str]:
+    """All files of a golden directory; of an .npz its arrays, as file:array."""
     found = []
-    for path in sorted(path for path in GOLDEN_DIR.rglob("*") if path.is_file()):
-        name = path.relative_to(GOLDEN_DIR).as_posix()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
         if path.suffix != ".npz" or name.startswith("assets/"):
             found.append(name)
             continue
@@ -26,7 +27,7 @@ def places() -> list[str]:
 
 def test_every_array_has_a_row(selection):
     patterns = (*INPUTS, *CHECKED)
-    known = [*places(), *selection.same_as]
+    known = [*places(GOLDEN_DIR), *selection.same_as]
     assert known
     assert [place for place in known if not any(fnmatchcase(place, row) for row in patterns)] == []
 
