@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.rectangle import Rectangle
+
 PANEL_EXTENT = 1.5  # side of the shown box, in photo sides
 
 
@@ -16,21 +18,13 @@ def photo_panel(photo: Tensor, height: int) -> Tensor:
     """
     _, photo_height, photo_width = photo.shape
     width = int(photo_width / photo_height * height)
-    margin = (PANEL_EXTENT - 1) / 2
-    box = (
-        -margin * photo_width,
-        -margin * photo_height,
-        PANEL_EXTENT * photo_width,
-        PANEL_EXTENT * photo_height,
-    )
-    return warp_box(photo, box, height, width)
+    return warp_box(photo, Rectangle(0, 0, photo_width, photo_height).extended(PANEL_EXTENT), height, width)
 
 
-def warp_box(image: Tensor, box: tuple[float, float, float, float], height: int, width: int) -> Tensor:
-    """The box (x, y, w, h) of an image (3, H, W) resized to (3, height, width): bilinear, white outside."""
-    x, y, box_width, box_height = box
-    rows = _source_positions(y, box_height, height, image.shape[1], image)
-    columns = _source_positions(x, box_width, width, image.shape[2], image)
+def warp_box(image: Tensor, box: Rectangle, height: int, width: int) -> Tensor:
+    """The box of an image (3, H, W) resized to (3, height, width): bilinear, white outside."""
+    rows = _source_positions(box.y, box.height, height, image.shape[1], image)
+    columns = _source_positions(box.x, box.width, width, image.shape[2], image)
     grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)[None]
     warped = F.grid_sample(image[None] - 1, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
     return warped[0] + 1

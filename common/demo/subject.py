@@ -29,6 +29,7 @@ from common.demo.subject_surface import find_landmarks, vertex_surface
 from common.demo.subject_wardrobe import PART_COLORS, PART_INDEX, PARTS, random_wardrobe
 from common.errors import UserError
 from common.pose import SmplxParams, SmplxPose
+from common.rectangle import Rectangle
 from common.unwrapping import Unwrapping, View
 from common.uv_map import TexturedMesh, UvMap
 
@@ -182,14 +183,12 @@ class _SubjectMaker:
         unwrapping.add(self._view(shot, clip.fitted[0], picture, picture.image))
         write.write_textures(folder, unwrapping.finish())
 
-    def _face_box(self, shot: Shot) -> tuple[float, float, float, float]:
-        """A square box (x, y, w, h) around the face, with a margin."""
+    def _face_box(self, shot: Shot) -> Rectangle:
+        """A square box around the face, with a margin, to thousandths of a pixel."""
         parts = self.body.parts_high
         pixels = shot.camera.project(shot.vertices[parts.expression | parts.eye]).numpy()
-        centre = 0.5 * (pixels.min(0) + pixels.max(0))
-        side = FACE_BOX_MARGIN * float((pixels.max(0) - pixels.min(0)).max())
-        x, y = (round(float(c - side / 2), 3) for c in centre)
-        return x, y, round(side, 3), round(side, 3)
+        square = Rectangle.around(pixels).extended(FACE_BOX_MARGIN, aspect_ratio=1.0)
+        return Rectangle(*(round(value, 3) for value in square))
 
     def _make_video(self, split: str) -> None:
         n_frames, folder = self.size.n_generated, self.folder / split

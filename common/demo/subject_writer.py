@@ -16,6 +16,7 @@ from common.io.image import write_image
 from common.io.json import write_json
 from common.io.parameters import write_camera, write_smplx_params
 from common.pose import SmplxParams
+from common.rectangle import Rectangle
 from common.unwrapping import UnwrappedTextures
 
 LOOSE = 0.25  # cloth looser than this counts as loose in the cloth masks
@@ -75,9 +76,9 @@ def write_textures(folder: Path, textures: UnwrappedTextures) -> None:
 
 
 def write_photo_extras(
-    folder: Path, index: int, picture: Picture, patch: np.ndarray, bbox: tuple[float, float, float, float]
+    folder: Path, index: int, picture: Picture, patch: np.ndarray, bbox: Rectangle
 ) -> None:
-    """The photo's albedo, and its face patch with the box (x, y, w, h) it shows."""
+    """The photo's albedo, and its face patch with the box it shows."""
     write_image(folder / "image_intrinsics" / f"{index}_albedo.png", eight_bit(picture.albedo))
     write_image(folder / "face_patches" / "images" / f"{index}.png", eight_bit(patch))
     write_json(folder / "face_patches" / "bbox" / f"{index}.json", list(bbox))

@@ -1,7 +1,7 @@
 """Which test checks each golden array: rows of patterns of places, file:array (files that are no .npz: the file).
 
-The first row that fits counts. `INPUTS` only feed tests; `NOT_CHECKED` says why; every other array is in `CHECKED`,
-with the tests that compare with it, as module::function.
+The first row that fits counts. `INPUTS` only feed tests; every other array is in `CHECKED`, with the tests that compare
+with it, as module::function.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ INPUTS = (
     "02_functions.npz:binary",
     "02_functions.npz:cam_*",
     "02_functions.npz:patch_src",
+    "02_functions.npz:patch_bbox_in",
+    "02_functions.npz:kpt",
+    "02_functions.npz:kpt_valid",
     "02_mesh_operators.npz:verts_*",
     "02_mesh_operators.npz:faces_*",
     "02_mesh_operators.npz:[xy]_[hl]r",
@@ -86,17 +89,6 @@ INPUTS = (
     ),
 )
 
-_PREPROCESSING = (
-    "preprocessing makes it (boxes around keypoints, face crops); this project reads the result from files"
-)
-NOT_CHECKED = {
-    "02_functions.npz:patch_bbox": f"{_PREPROCESSING}; the crop of this box is checked",
-    "02_functions.npz:patch_bbox_in": f"{_PREPROCESSING}; what patch_bbox is made of",
-    "02_functions.npz:kpt*": _PREPROCESSING,
-    "03_body_model.npz:kpt_face_part_idx": "indices into the published 135 keypoints, which nothing here uses",
-    "07_rasteriser.npz:grad_mean_2d": "a gradient inside the published rasterizer, on the way to grad_mean_3d",
-}
-
 _IMAGES = ("test_renders::test_splatted_images_of_the_stored_positions", "test_renders::test_splatted_images")
 
 CHECKED: dict[str, tuple[str, ...]] = {
@@ -121,6 +113,8 @@ CHECKED: dict[str, tuple[str, ...]] = {
     "02_functions.npz:geo_grad_*": ("test_functions::test_geometry_loss_and_its_gradients",),
     "02_functions.npz:dilate_*": ("test_functions::test_dilation",),
     "02_functions.npz:sobel": ("test_functions::test_sobel_magnitude",),
+    "02_functions.npz:patch_bbox": ("test_functions::test_box_of_a_shape_is_the_published_one",),
+    "02_functions.npz:kpt_bbox*": ("test_functions::test_box_around_the_valid_points_is_the_published_one",),
     "02_functions.npz:patch": ("test_functions::test_warp_of_a_box_agrees_with_the_published_affine_crop",),
     "02_functions.npz:patch_*trans": (
         "test_functions::test_crop_camera_agrees_with_the_published_affine_crop",
@@ -130,10 +124,10 @@ CHECKED: dict[str, tuple[str, ...]] = {
         "test_functions::test_projection_agrees_with_the_published_projection_matrix",
         "test_functions::test_cameras_matrices_agree_with_the_published_ones",
     ),
-    # Joints beyond the 55 of out_joints are vertices and landmarks, which nothing here uses.
     "03_body_model.npz:out_v_shaped": ("test_body_model::test_shape_blending_alone",),
     "03_body_model.npz:out_*": (
         "test_body_model::test_posed_body",
+        "test_body_model::test_keypoints_of_the_posed_body",
         "test_body_model::test_float64_agrees_with_the_stored_float32",
     ),
     "03_body_model.npz:masked_root_*": ("test_body_model::test_root_offset_is_masked_by_default",),
@@ -148,8 +142,12 @@ CHECKED: dict[str, tuple[str, ...]] = {
     "03_body_model.npz:zero_pose_hr": ("test_body_model::test_zero_pose_on_the_subdivided_mesh",),
     "03_body_model.npz:zero_pose_*": ("test_body_model::test_zero_pose",),
     "03_body_model.npz:world_vertices_lr": ("test_body_model::test_world_space",),
-    "03_body_model.npz:world_kpt": ("test_body_model::test_joints_among_the_published_keypoints",),
-    "03_names.json": ("test_body_model::test_joint_names",),
+    "03_body_model.npz:world_kpt": ("test_body_model::test_keypoints_in_world_space",),
+    "03_body_model.npz:kpt_face_part_idx": ("test_body_model::test_keypoints_of_the_face_part",),
+    "03_names.json": (
+        "test_body_model::test_joint_names",
+        "test_body_model::test_names_of_the_keypoints_that_are_joints",
+    ),
     "03_masks.npz:is_hand_hr": ("test_masks::test_hands_together",),
     "03_masks.npz:is_*": ("test_masks::test_part",),
     "03_masks.npz:*_vertex_idx": ("test_masks::test_expression_and_hand_ids",),
@@ -208,6 +206,9 @@ CHECKED: dict[str, tuple[str, ...]] = {
     },
     "07_rasteriser_stress.npz:grad_exact_*": (
         "test_rasterizer::test_exact_gradients_of_the_reference_equal_autograd_of_the_published_forward",
+    ),
+    "07_rasteriser.npz:grad_mean_2d": (
+        "test_rasterizer::test_gradients_of_the_projected_means_equal_the_published_ones",
     ),
     "07_rasteriser*.npz:grad_*": (
         "test_rasterizer::test_image_and_gradients_equal_the_published_rasterizer",

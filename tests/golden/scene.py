@@ -27,6 +27,7 @@ Key = TypeVar("Key")
 # About as much as the published run's Gaussians differ from ours by rounding; the golden README allows 2e-5.
 JITTER_M, N_JITTERS = 5e-7, 6
 DEVICE = torch.device(os.environ.get("TEST_DEVICE", "cpu"))  # where the golden tests compute
+DEPTH_ROUNDING_M = 2e-7  # of a depth of some metres in float32, where the Gaussians stand exactly
 
 Golden = Callable[[str], dict[str, np.ndarray]]
 GoldenPath = Callable[[str], Path]
@@ -87,17 +88,20 @@ def load_avatar(body: BodyModel, field: SkinningField, state: dict[str, np.ndarr
     return avatar
 
 
-def at_stored_positions(posed: PosedAvatar, arrays: dict[str, np.ndarray]) -> PosedAvatar:
+def at_stored_positions(
+    posed: PosedAvatar, arrays: dict[str, np.ndarray], beside: Tensor | float = 0.0
+) -> PosedAvatar:
     """The posed avatar moved by rounding, exactly to where the published one stood; gradients stay its own.
 
     Whether an alpha reaches 1/255 and which of two Gaussians is nearer then comes out as in the published run.
+    `beside` moves it on from there.
     """
     stored = {"base_mean": "asset_mean_3d", "refined_mean": "asset_refined_mean_3d"}
     moved = {}
     for name, key in stored.items():
         ours, place = getattr(posed, name), tensor(arrays[key]).to(posed.scale.dtype)
         assert (ours - place).abs().max() < 2e-5, name
-        moved[name] = place + (ours - ours.detach())
+        moved[name] = place + beside + (ours - ours.detach())
     return replace(posed, **moved)
 
 
@@ -116,6 +120,27 @@ def own_changes(avatar: Avatar, compute: Callable[[], dict[Key, Tensor]]) -> dic
             largest[key] = max(largest[key], relative_error(value, still[key]))
     offset.copy_(kept)
     return largest
+
+
+def moved(posed: PosedAvatar, seed: int, size_m: float) -> PosedAvatar:
+    """The posed avatar whose Gaussians are moved at random."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(posed.base_mean.shape, generator=generator).to(posed.base_mean) * size_m
+    return replace(posed, base_mean=posed.base_mean + noise, refined_mean=posed.refined_mean + noise)
+
+
+@torch.no_grad()
+def may_flip(draw: Callable[[int | None], dict[Key, Tensor]], limit: float) -> dict[Key, Tensor]:
+    """Where our own images differ by more than a limit when all Gaussians move: draw(None) is of the unmoved ones.
+
+    There an alpha sits on 1/255 or two Gaussians have one depth, so rounding decides. Boolean, as the images.
+    """
+    still = draw(None)
+    flips = {key: torch.zeros_like(image, dtype=torch.bool) for key, image in still.items()}
+    for seed in range(N_JITTERS):
+        for key, image in draw(seed).items():
+            flips[key] |= (image - still[key]).abs() > limit
+    return flips
 
 
 def in_dtype(avatar: Avatar, dtype: torch.dtype) -> Avatar:

@@ -13,9 +13,10 @@ from common.body_model.body import BodyModel, neutral_pose_params
 from common.body_model.files import convert_licensed_files
 from common.body_model.identity import Identity
 from common.camera import Camera
-from common.joints import JOINTS, LEFT_HAND, RIGHT_HAND
+from common.joints import JOINTS, LEFT_HAND, N_JOINTS, RIGHT_HAND
 from common.pose import SmplxParams, SmplxPose
 from tests.golden import scene
+from tests.golden.keypoints import Keypoints
 
 TOLERANCE = 2e-5  # golden README: vertices and joints
 
@@ -35,6 +36,11 @@ def arrays(golden):
 @pytest.fixture(scope="module")
 def identity(arrays):
     return Identity(arrays["id_shape_param"], arrays["id_face_offset"], arrays["id_joint_offset"])
+
+
+@pytest.fixture(scope="module")
+def keypoints(golden_path):
+    return Keypoints.load(golden_path("assets"))
 
 
 def case(arrays, i):
@@ -64,7 +70,15 @@ def test_posed_body(body, arrays, i, form):
     pose = params if form == "axis-angle" else SmplxPose.from_params(params)
     out = body.vertices(pose, identity, mask_root_offset=False)
     assert_close(out.vertices, arrays["out_vertices"][i])
-    assert_close(out.joints, arrays["out_joints"][i, :55])
+    assert_close(out.joints, arrays["out_joints"][i, :N_JOINTS])
+
+
+@pytest.mark.parametrize("i", [0, 1])
+def test_keypoints_of_the_posed_body(body, arrays, keypoints, i):
+    """Joints, and beyond them vertices and points on triangles, of this project's vertices."""
+    params, identity = case(arrays, i)
+    ours = keypoints.of(body, body.vertices(params, identity, mask_root_offset=False), params)
+    assert_close(ours, arrays["out_joints"][i])
 
 
 @pytest.mark.parametrize("i", [0, 1])
@@ -74,17 +88,18 @@ def test_shape_blending_alone(body, arrays, i):
     assert_close(shaped.vertices, arrays["out_v_shaped"][i])
 
 
-def test_root_offset_is_masked_by_default(body, arrays):
-    out = body.vertices(*case(arrays, 0))
+def test_root_offset_is_masked_by_default(body, arrays, keypoints):
+    params, who = case(arrays, 0)
+    out = body.vertices(params, who)
     assert_close(out.vertices, arrays["masked_root_vertices"][0])
-    assert_close(out.joints, arrays["masked_root_joints"][0, :55])
+    assert_close(keypoints.of(body, out, params), arrays["masked_root_joints"][0])
 
 
-def test_zero_pose_has_the_mean_hands(body, arrays):
+def test_zero_pose_has_the_mean_hands(body, arrays, keypoints):
     identity = Identity(arrays["in_betas"][0], torch.zeros(body.n_vertices, 3), torch.zeros(55, 3))
     out = body.vertices(SmplxParams.zeros(), identity)
     assert_close(out.vertices, arrays["rest_hands_vertices"][0])
-    assert_close(out.joints, arrays["rest_hands_joints"][0, :55])
+    assert_close(keypoints.of(body, out, SmplxParams.zeros()), arrays["rest_hands_joints"][0])
     mean = torch.zeros(55, 3)
     mean[25:] = body.hand_mean
     assert_close(mean.reshape(-1), arrays["pose_mean"])
@@ -143,15 +158,21 @@ def test_world_space(body, arrays, identity):
     assert_close(camera.camera_to_world(vertices), arrays["world_vertices_lr"])
 
 
-def test_joints_among_the_published_keypoints(body, arrays, identity):
-    """Of the 135 keypoints those that are joints; the others are vertices and landmarks, which nothing here uses."""
+def test_keypoints_in_world_space(body, arrays, identity, keypoints):
     params = SmplxParams(**{name: arrays[f"world_in_{name}"] for name in SmplxParams.__dataclass_fields__})
-    parts = (arrays[f"world_cam_{name}"] for name in ("R", "t", "focal", "princpt"))
-    joints = Camera(*parts, 1, 1).camera_to_world(body.vertices(params, identity).joints)
-    index = arrays["kpt_idx"]
-    is_joint = index < len(joints)
-    assert is_joint.any()
-    assert_close(joints[index[is_joint]], arrays["world_kpt"][is_joint])
+    camera = Camera(*(arrays[f"world_cam_{name}"] for name in ("R", "t", "focal", "princpt")), 1, 1)
+    ours = keypoints.of(body, body.vertices(params, identity), params)
+    assert_close(camera.camera_to_world(ours[arrays["kpt_idx"]]), arrays["world_kpt"])
+
+
+def test_keypoints_of_the_face_part(body, arrays, keypoints):
+    """Both eyes and all points of the face but those on its contour; the eyes are on the body's eyes."""
+    first = N_JOINTS + len(keypoints.vertex)
+    eyes = torch.tensor([keypoints.vertex_names[name] for name in ("leye", "reye")])
+    assert body.parts_low.eye[eyes].all()
+    is_eye = torch.isin(arrays["kpt_idx"], N_JOINTS + torch.isin(keypoints.vertex, eyes).nonzero())
+    is_inside = (arrays["kpt_idx"] >= first) & (arrays["kpt_idx"] < keypoints.n_without_contour)
+    assert torch.equal((is_eye | is_inside).nonzero().squeeze(1), arrays["kpt_face_part_idx"])
 
 
 def test_root_offset_that_is_masked(body, arrays, identity):
@@ -160,19 +181,25 @@ def test_root_offset_that_is_masked(body, arrays, identity):
     assert torch.equal(ours, body.shaped(masked, mask_root_offset=False).joints)
 
 
+def full_name(published):
+    """A published name as words of the joint table, without underscores: L_Index_1 -> leftindex1."""
+    side, _, rest = published.lower().partition("_")
+    shown = {"l": "left", "r": "right"}
+    return (f"{shown[side]}{rest}" if side in shown else published.lower()).replace("_", "")
+
+
 def test_joint_names(golden_path):
     names = json.loads(golden_path("03_names.json").read_text())
-
-    def words(name: str) -> str:
-        return name.lower().replace("_", "")
-
-    shown = {"l": "left", "r": "right"}
-    for index, published in enumerate(names["joint_name"]):
-        side, _, rest = published.partition("_")
-        expected = words(f"{shown[side.lower()]}{rest}" if side.lower() in shown else published)
-        assert expected == words(JOINTS[index]), (index, published)
+    assert [full_name(name) for name in names["joint_name"]] == [name.replace("_", "") for name in JOINTS]
     parts = {"body": range(22), "face": range(22, 25), "lhand": LEFT_HAND, "rhand": RIGHT_HAND}
     assert names["part_idx"] == {name: list(index) for name, index in parts.items()}
+
+
+def test_names_of_the_keypoints_that_are_joints(golden_path, arrays):
+    names = json.loads(golden_path("03_names.json").read_text())["kpt_name"]
+    pairs = [(name, JOINTS[i]) for name, i in zip(names, arrays["kpt_idx"], strict=True) if i < N_JOINTS]
+    assert pairs
+    assert [full_name(name) for name, _ in pairs] == [joint.replace("_", "") for _, joint in pairs]
 
 
 @pytest.mark.parametrize("i", [0, 1])
@@ -182,7 +209,7 @@ def test_float64_agrees_with_the_stored_float32(golden_path, arrays, identity, i
     out = body.vertices(*case(arrays, i), mask_root_offset=False)
     assert out.vertices.dtype == torch.float64
     assert_close(out.vertices, arrays["out_vertices"][i])
-    assert_close(out.joints, arrays["out_joints"][i, :55])
+    assert_close(out.joints, arrays["out_joints"][i, :N_JOINTS])
     assert_close(body.vertices(*case(arrays, 0)).vertices, arrays["masked_root_vertices"][0])
     assert_close(body.neutral_vertices(identity, jaw_open=True), arrays["neutral_jawopen_id_lr"])
     assert_close(body.zero_pose_joints(identity), arrays["zero_pose_joints"])

@@ -84,7 +84,7 @@ def test_optimizer_state_is_matched_by_group_name_whatever_the_order(snapshot, m
 def test_optimizer_of_other_frames_is_refused_with_their_names(snapshot):
     table = PoseTable.from_state_dict(snapshot.network)
     del table.smplx_params["generated_1"]
-    with pytest.raises(UserError, match="unexpected: smplx_param_root_pose_generated_1_"):
+    with pytest.raises(UserError, match=r"unexpected: smplx_param_\w+_generated_1_"):
         load_optimizer(_own_order_optimizer(snapshot, table), snapshot.optimizer, "snapshot")
 
 

@@ -1,21 +1,22 @@
-"""Every golden array is an input, or compared with by a named test, or left unchecked with a reason (coverage.py)."""
+"""Every golden array is an input or compared with by a named test (coverage.py)."""
 
 from __future__ import annotations
 
 import importlib
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import numpy as np
 
 from tests.golden.conftest import GOLDEN_DIR
-from tests.golden.coverage import CHECKED, INPUTS, NOT_CHECKED
+from tests.golden.coverage import CHECKED, INPUTS
 
 
-def places() -> list[str]:
-    """All files of the chosen directory; of an .npz its arrays, as file:array."""
+def places(folder: Path) -> list[str]:
+    """All files of a golden directory; of an .npz its arrays, as file:array."""
     found = []
-    for path in sorted(path for path in GOLDEN_DIR.rglob("*") if path.is_file()):
-        name = path.relative_to(GOLDEN_DIR).as_posix()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
         if path.suffix != ".npz" or name.startswith("assets/"):
             found.append(name)
             continue
@@ -25,8 +26,8 @@ def places() -> list[str]:
 
 
 def test_every_array_has_a_row(selection):
-    patterns = (*INPUTS, *NOT_CHECKED, *CHECKED)
-    known = [*places(), *selection.same_as]
+    patterns = (*INPUTS, *CHECKED)
+    known = [*places(GOLDEN_DIR), *selection.same_as]
     assert known
     assert [place for place in known if not any(fnmatchcase(place, row) for row in patterns)] == []
 
@@ -36,7 +37,3 @@ def test_every_named_test_exists():
         for name in names:
             module, function = name.split("::")
             assert callable(getattr(importlib.import_module(f"tests.golden.{module}"), function)), name
-
-
-def test_what_is_not_checked_has_a_reason():
-    assert all(len(reason) > 20 for reason in NOT_CHECKED.values())

@@ -10,8 +10,11 @@ from torch import Tensor
 from common import losses
 from common.boundary import dilate, sobel_magnitude
 from common.camera import Camera
-from common.photo_panel import warp_box
+from common.photo_panel import PANEL_EXTENT, warp_box
+from common.rectangle import Rectangle
 from tests.golden import scene
+
+PATCH_ASPECT_RATIO = 0.7  # golden README
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,20 @@ def test_projection_agrees_with_the_published_projection_matrix(arrays):
     np.testing.assert_allclose(camera.project(points), (ndc + 1) * size / 2, rtol=1e-5, atol=1e-3)
 
 
+def test_box_of_a_shape_is_the_published_one(golden):
+    """Grown to the aspect ratio, then by half, as the photo's beside an animation."""
+    stored = golden("02_functions.npz")
+    box = Rectangle(*stored["patch_bbox_in"].tolist()).extended(PANEL_EXTENT, aspect_ratio=PATCH_ASPECT_RATIO)
+    np.testing.assert_allclose(box, stored["patch_bbox"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "factor"), [("kpt_bbox", 1.2), ("kpt_bbox_10", 1.0)])
+def test_box_around_the_valid_points_is_the_published_one(golden, name, factor):
+    stored = golden("02_functions.npz")
+    box = Rectangle.around(stored["kpt"][stored["kpt_valid"] > 0]).extended(factor)
+    np.testing.assert_allclose(box, stored[name], rtol=1e-5, atol=1e-5)
+
+
 def test_crop_camera_agrees_with_the_published_affine_crop(golden):
     """The crop's matrix maps image pixels as the crop's camera moves principal point and focal length."""
     stored = golden("02_functions.npz")
@@ -116,7 +133,7 @@ def test_warp_of_a_box_agrees_with_the_published_affine_crop(golden):
     """OpenCV interpolates at 1/32 pixel: the crop differs by what the image changes over half of that."""
     stored = golden("02_functions.npz")
     image, expected = scene.from_numpy(stored["patch_src"]) / 255, scene.from_numpy(stored["patch"]) / 255
-    found = warp_box(image.permute(2, 0, 1), tuple(stored["patch_bbox"].tolist()), *expected.shape[:2])
+    found = warp_box(image.permute(2, 0, 1), Rectangle(*stored["patch_bbox"].tolist()), *expected.shape[:2])
     difference = (found.permute(1, 2, 0) - expected).abs()
     assert difference.max() < 1 / 32  # half of 1/32 along either axis, and colours differ by 1 at most
     assert difference.mean() < 1 / 128

