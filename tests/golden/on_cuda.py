@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from common import gpu
 
 _MAKERS = (torch.as_tensor, torch.tensor)
-_STAYING = (Tensor.cpu, Tensor.to, Tensor.is_pinned, Tensor.pin_memory)
+_STAYING = (Tensor.cpu, Tensor.to, Tensor.copy_, Tensor.is_pinned, Tensor.pin_memory)
 _TO_NUMPY = (Tensor.numpy, Tensor.__array__)
 
 
