@@ -15,7 +15,7 @@ if not HAS_GPU and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("no CUDA device; test_interpreted.py runs these tests", allow_module_level=True)
 
 from common.camera import Camera
-from common.gpu import crop, lookup, mesh, net, perceptual, ssim, triangles
+from common.gpu import crop, first_layer, lookup, mesh, net, perceptual, ssim, triangles
 from common.gpu.crop import Crop
 from common.gpu.first_layer import FirstLayer
 from common.gpu.perceptual import HalfLpips
@@ -260,7 +260,7 @@ def test_the_first_layer_of_parts_of_chosen_images_and_its_gradient(
     layer.differentiate(grad.to(DEVICE), signs, places.to(DEVICE), result[part])
     found = result.cpu()
     assert x.grad is not None
-    assert (found[part][[2, 0]] - x.grad).abs().max() < 1e-5 * x.grad.abs().max()
+    assert (found[part][[2, 0]] - x.grad).abs().max() < 3e-5 * x.grad.abs().max()
     found[2][part], found[0][part] = 7.0, 7.0
     assert (found == 7.0).all()
 
@@ -285,6 +285,8 @@ def cropped(monkeypatch) -> tuple[Lpips, Crop, torch.Tensor, torch.Tensor]:
     if not HAS_GPU:
         for name in ("COMPARED", "POOLED", "MASKED"):  # the interpreter is slow by programs
             monkeypatch.setattr(perceptual, name, 1 << 14)
+        monkeypatch.setattr(first_layer, "COLUMNS_BY_HAND", 256)
+        monkeypatch.setattr(first_layer, "COLUMNS", 256)
     exact = random_lpips("vgg")
     x, y = rand(2, 3, *size), rand(2, 3, *size, seed=1)
     y[..., 7:] = x[..., 7:]
