@@ -20,7 +20,7 @@ class Footprints:
     """Outputs of `triton_projection.project`, and the Gaussians in depth order."""
 
     row: Tensor  # (N, 8)
-    box: Tensor  # (N, 4) int32
+    box: Tensor  # (N,) int64
     count: Tensor  # (N,) int64
     order: Tensor  # (N,) int64, front to back
     end: Tensor  # (N,) int64 running sum of `count` in that order
@@ -41,7 +41,7 @@ def project(scenes: Sequence[Splats], geometries: Sequence[tuple[Tensor, ...]], 
     """Footprints of the Gaussians of all scenes, whose geometries are those of `geometry_of`."""
     like, n = geometries[0][0], sum(len(geometry[0]) for geometry in geometries)
     row, depth = like.new_empty(n, 8), like.new_empty(n)
-    box = torch.empty(n, 4, dtype=torch.int32, device=like.device)
+    box = torch.empty(n, dtype=torch.int64, device=like.device)
     count = torch.empty(n, dtype=torch.int64, device=like.device)
     first = 0
     for splats, geometry, top in zip(scenes, geometries, canvas.tops, strict=True):

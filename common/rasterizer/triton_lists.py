@@ -13,11 +13,17 @@ SHORT = tl.constexpr(9)  # half octaves of a length
 LONG_CLASSES = tl.constexpr(6)  # the first ones, from 511 pairs on, which many threads split together
 
 
+@triton.jit
+def _field(packed, j: tl.constexpr):
+    """The 16-bit field j of an int64."""
+    return ((packed >> (16 * j)) & 0xFFFF).to(tl.int32)
+
+
 @triton.jit(do_not_specialize=["n", "tiles_x", "n_tiles", "capacity"])
 def list_pairs(
     order_ptr,  # (N,) int64 Gaussians front to back
     end_ptr,  # (N,) int64 running sum of their tile counts, in that order
-    box_ptr,  # (N, 4) int32 cells x0, x1, y0, y1, ends exclusive
+    box_ptr,  # (N,) int64 cells x0, x1, y0, y1, ends exclusive, of 16 bits each
     key_ptr,  # out (capacity,) int16: tile - OFFSET; int32 if there are too many; the last tile + 1 where unused
     gaussian_ptr,  # out (capacity,) int32
     n,
@@ -55,21 +61,14 @@ def list_pairs(
                 lo = tl.where(is_beyond, lo, tl.minimum(middle + 1, hi))
             before = tl.load(end_ptr + lo - 1, mask=is_in & (lo > 0), other=0)
             g = tl.load(order_ptr + lo, mask=is_in, other=0).to(tl.int32)
-            left = tl.load(box_ptr + 4 * g, mask=is_in, other=0) // 2
-            right = (tl.load(box_ptr + 4 * g + 1, mask=is_in, other=1) - 1) // 2
-            top = tl.load(box_ptr + 4 * g + 2, mask=is_in, other=0) // 2
-            n_x = tl.maximum(right - left + 1, 1)
+            box = tl.load(box_ptr + g, mask=is_in, other=0)
+            left, top = _field(box, 0) // 2, _field(box, 2) // 2
+            n_x = tl.maximum((_field(box, 1) - 1) // 2 - left + 1, 1)
             place = (pair - before).to(tl.int32)
             tile = (top + place // n_x) * tiles_x + left + place % n_x
             tl.store(key_ptr + pair, (tile - OFFSET).to(key_ptr.dtype.element_ty), mask=is_in)
             tl.store(gaussian_ptr + pair, g, mask=is_in)
             pair += BLOCK
-
-
-@triton.jit
-def _field(packed, j: tl.constexpr):
-    """The 16-bit field j of an int64."""
-    return ((packed >> (16 * j)) & 0xFFFF).to(tl.int32)
 
 
 @triton.jit
@@ -180,17 +179,16 @@ def _split_list(
     start0, n = 4 * slot, end - slot
     start1, start2, start3 = start0 + n, start0 + 2 * n, start0 + 3 * n
     n0, n1, n2, n3 = n * 0, n * 0, n * 0, n * 0
-    upcoming = _gaussians(pair_ptr, gaussian_ptr, slot + tl.arange(0, BLOCK), end)
-    while slot < end:
-        i = slot + tl.arange(0, BLOCK)
-        is_in = i < end
-        g = upcoming
-        upcoming = _gaussians(pair_ptr, gaussian_ptr, i + BLOCK, end)
-        box = box_ptr + 4 * g
-        in_left = is_in & (tl.load(box, mask=is_in, other=0) <= left)
-        in_right = is_in & (tl.load(box + 1, mask=is_in, other=0) > left + 1)
-        in_top = tl.load(box + 2, mask=is_in, other=0) <= top
-        in_bottom = tl.load(box + 3, mask=is_in, other=0) > top + 1
+    lane = tl.arange(0, BLOCK)
+    g = _gaussians(pair_ptr, gaussian_ptr, slot + lane, end)
+    box = tl.load(box_ptr + g, mask=slot + lane < end, other=0)
+    next_g = _gaussians(pair_ptr, gaussian_ptr, slot + BLOCK + lane, end)
+    while slot < end:  # what is loaded here is used one and two rounds later
+        next_box = tl.load(box_ptr + next_g, mask=slot + BLOCK + lane < end, other=0)
+        next_but_one = _gaussians(pair_ptr, gaussian_ptr, slot + 2 * BLOCK + lane, end)
+        is_in = slot + lane < end
+        in_left, in_right = is_in & (_field(box, 0) <= left), is_in & (_field(box, 1) > left + 1)
+        in_top, in_bottom = _field(box, 2) <= top, _field(box, 3) > top + 1
         is_0, is_1, is_2, is_3 = (
             in_left & in_top,
             in_right & in_top,
@@ -207,6 +205,7 @@ def _split_list(
         found = tl.sum(packed, 0)
         n0, n1 = n0 + _field(found, 0), n1 + _field(found, 1)
         n2, n3 = n2 + _field(found, 2), n3 + _field(found, 3)
+        g, box, next_g = next_g, next_box, next_but_one
         slot += BLOCK
     first, last = cell_range_ptr + 4 * tile, cell_range_ptr + 4 * n_tiles + 4 * tile
     tl.store(first, start0)
@@ -226,7 +225,7 @@ def split_lists(
     range_ptr,  # (2, n_tiles) of `find_lists`
     class_ptr,  # (2, CLASSES) of `find_lists`
     schedule_ptr,  # (n_tiles,) of `schedule_lists`
-    box_ptr,  # (N, 4) cells x0, x1, y0, y1
+    box_ptr,  # (N,) as in `list_pairs`
     cell_slot_ptr,  # out (4 capacity,) int32; the cells of a tile have four times its run
     cell_range_ptr,  # out (2, 4 n_tiles) int32: first slot, one past the last, of cells 4 tile + 2 row + column
     n_tiles,

@@ -63,7 +63,7 @@ def project(
     opacity_ptr,  # (N,), not read unless HAS_OPACITY
     cam_ptr,  # (16,)
     row_ptr,  # out (N, 8): u, v, A, B, C, log2 o, o, unused; with alpha = 2^(A dx^2 + B dx dy + C dy^2 + log2 o)
-    box_ptr,  # out (N, 4) int32: cells of 4 x 4 pixels x0, x1, y0, y1, ends exclusive
+    box_ptr,  # out (N,) int64: cells of 4 x 4 pixels x0, x1, y0, y1, ends exclusive, of 16 bits each
     count_ptr,  # out (N,) int64: tiles of 8 x 8 pixels touched, 0 if culled
     depth_ptr,  # out (N,): infinite if culled
     n,
@@ -117,9 +117,8 @@ def project(
     tl.store(row + 4, a / det * (-0.5 * LOG2_E), mask=is_in)
     tl.store(row + 5, log2_opacity, mask=is_in)
     tl.store(row + 6, opacity, mask=is_in)
-    tl.store(box_ptr + 4 * g, x0, mask=is_in)
-    tl.store(box_ptr + 4 * g + 1, x1, mask=is_in)
-    tl.store(box_ptr + 4 * g + 2, y0 + top // CELL_PX, mask=is_in)
-    tl.store(box_ptr + 4 * g + 3, y1 + top // CELL_PX, mask=is_in)
+    box = x0.to(tl.int64) + (x1.to(tl.int64) << 16)
+    box += ((y0 + top // CELL_PX).to(tl.int64) << 32) + ((y1 + top // CELL_PX).to(tl.int64) << 48)
+    tl.store(box_ptr + g, box, mask=is_in)
     tl.store(count_ptr + g, count, mask=is_in)
     tl.store(depth_ptr + g, tl.where(count > 0, depth, float("inf")), mask=is_in)

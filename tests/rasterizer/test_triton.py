@@ -95,8 +95,10 @@ def test_any_number_of_channels(n_channels: int) -> None:
     check_equal(scene, weight, [i % 3 == 1 for i in range(n_channels)])
 
 
-def test_lists_longer_than_a_segment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_images, "SEGMENT", 64)
+@pytest.mark.parametrize("segment", [64, 4])
+def test_lists_longer_than_a_segment(monkeypatch: pytest.MonkeyPatch, segment: int) -> None:
+    """Also lists of more segments than are added up at a time."""
+    monkeypatch.setattr(triton_images, "SEGMENT", segment)
     n = 150
     scene, weight = scene_and_weight(2, (n, 6, 10), 3, is_general=True)
     generator = torch.Generator().manual_seed(0)
