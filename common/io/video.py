@@ -17,7 +17,8 @@ from common.io.files import open_file
 from common.io.image import MAX_PIXELS
 
 _BROKEN = (av.FFmpegError, ValueError, TypeError, OSError, EOFError, MemoryError, RuntimeError, OverflowError)
-_QUALITY = "18"  # x264 constant rate factor: visually near lossless
+_QUALITY = "17"  # x264 constant rate factor: visually near lossless
+_EFFORT = "veryfast"  # x264 preset: half of the time of its default, at this factor as close to the pictures
 
 
 def read_video(path: Path) -> Iterator[np.ndarray]:
@@ -89,7 +90,7 @@ class VideoWriter:
         stream = self._container.add_stream("libx264", rate=self.fps)
         stream.height, stream.width = height + height % 2, width + width % 2
         stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": _QUALITY}
+        stream.options = {"crf": _QUALITY, "preset": _EFFORT}
         context = stream.codec_context
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709

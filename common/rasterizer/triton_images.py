@@ -28,7 +28,7 @@ class Tuning:
     k: int  # Gaussians at a time in the forward
     k_backward: int
     registers_backward: int | None  # at most; fewer registers, more programs at once
-    registers: int | None = 128  # at most in the forward
+    registers: int | None = 128  # the same in the forward
     programs: int = 32  # of the forward, for every multiprocessor
     programs_backward: int = 48  # for every multiprocessor
     n_warps: int = 1
@@ -38,7 +38,7 @@ TUNING = {  # by the channels that are reserved
     4: Tuning(k=32, k_backward=32, registers_backward=168),
     16: Tuning(k=32, k_backward=32, registers_backward=168),
     32: Tuning(k=32, k_backward=32, registers_backward=168),
-    64: Tuning(k=32, k_backward=16, registers_backward=None),
+    64: Tuning(k=32, k_backward=16, registers_backward=None, registers=None),
 }
 
 
