@@ -72,19 +72,25 @@ def _places(K: tl.constexpr):
 
 @triton.jit
 def _half(x, h: tl.constexpr):
-    """x[h] of (2, PIXELS)."""
-    return tl.sum(tl.where(tl.arange(0, 2)[:, None] == h, x, 0.0), 0)
+    """x[h] of (2, PIXELS) as (1, PIXELS)."""
+    return tl.sum(tl.where(tl.arange(0, 2)[:, None] == h, x, 0.0), 0, keep_dims=True)
 
 
 @triton.jit
 def _after(alpha, reaching):
-    """Transmittance (K, 2, PIXELS) behind each Gaussian, and behind them all (PIXELS,)."""
+    """Transmittance (K, 2, PIXELS) behind each Gaussian, and behind them all, twice (2, PIXELS), like `reaching`."""
     passing = tl.cumprod(1.0 - alpha, 0)
     last = tl.min(passing, 0)
     between = reaching * _half(last, 0)
     is_first = tl.arange(0, 2)[:, None] == 0
-    before = tl.where(is_first, reaching[None, :], between[None, :])
+    before = tl.where(is_first, reaching, between)
     return passing * before[None, :, :], between * _half(last, 1)
+
+
+@triton.jit
+def _twice(x):
+    """(PIXELS,) as (2, PIXELS)."""
+    return tl.broadcast_to(x[None, :], (2, x.shape[0]))
 
 
 @triton.jit
@@ -263,11 +269,11 @@ def blend(
         first_item = tl.where(is_segment, item - (slot - first) // tl.maximum(size, 1), item)
         arriving = _reaching(passing_ptr, item, first_item)  # transmittance as if pixels were never done
         arriving = tl.where(is_inside, arriving, 0.0)
-        reaching = arriving
-        blended = tl.zeros([PIXELS], tl.float32)  # sum of the weights
+        reaching = _twice(arriving)
+        blended = tl.zeros([2, PIXELS], tl.float32)  # sum of the weights, of either half
         colour = tl.zeros([CHANNELS, PIXELS], tl.float32)
         last = end
-        end = tl.where(tl.max(reaching, 0) < MIN_TRANSMITTANCE, slot, end)
+        end = tl.where(tl.max(arriving, 0) < MIN_TRANSMITTANCE, slot, end)
         k, row = _places(K), tl.arange(0, 2 * K)
         row = row // 2 + K * (row % 2)  # places as the rows of the weights have them
         g = tl.load(slot_ptr + slot + k, mask=slot + k < end, other=0)
@@ -278,7 +284,7 @@ def blend(
             after, reaching = _after(alpha, reaching)
             before = after * _inverse(1.0 - alpha, PRECISION)
             weight = tl.where(after >= MIN_TRANSMITTANCE, alpha * before, 0.0)
-            blended += tl.sum(tl.sum(weight, 0), 0)
+            blended += tl.sum(weight, 0)
             if CHANNELS < 16:  # too few for dot products
                 values = tl.load(
                     channel_ptr + g[None, :, :] * C + c[:, None, None],
@@ -294,18 +300,20 @@ def blend(
                 colour += _dot(values, weight_coarse, weight_fine, PRECISION)
             slot += 2 * K
             g = upcoming
-            end = tl.where(tl.max(reaching, 0) < MIN_TRANSMITTANCE, tl.minimum(slot, end), end)
+            is_done = tl.max(tl.max(reaching, 0), 0) < MIN_TRANSMITTANCE
+            end = tl.where(is_done, tl.minimum(slot, end), end)
+        weights = tl.sum(blended, 0)
         if is_segment:
             tl.store(place_ptr + 3 * item + 2, tl.minimum(end, last))
             part = part_ptr + item.to(tl.int64) * (C + 2) * PIXELS
             is_part = is_channel[:, None] & (pixel[None, :] >= 0)
             tl.store(part + c[:, None] * PIXELS + pixel[None, :], colour, mask=is_part)
             tl.store(part + C * PIXELS + pixel, arriving)
-            tl.store(part + (C + 1) * PIXELS + pixel, blended)
+            tl.store(part + (C + 1) * PIXELS + pixel, weights)
         else:
             tl.store(used_ptr + cell, tl.minimum(end, last))
             background = tl.load(background_ptr + c, mask=is_channel, other=0.0)
-            colour += background[:, None] * (1.0 - blended)[None, :]
+            colour += background[:, None] * (1.0 - weights)[None, :]
             colour = tl.where(tl.load(total_ptr) > capacity, float("nan"), colour)
             target = image_ptr + (c[:, None].to(tl.int64) * height + y[None, :]) * width + x[None, :]
             tl.store(target, colour, mask=is_inside[None, :] & is_channel[:, None])
@@ -439,9 +447,9 @@ def unblend(
         source = part_ptr + tl.minimum(item, n_segments).to(tl.int64) * (C + 2) * PIXELS
         so_far = tl.load(source + c[:, None] * PIXELS + pixel[None, :], mask=is_image & ~is_whole, other=0.0)
         behind = tl.load(image_ptr + at_image, mask=is_image, other=0.0) - so_far
-        beyond = tl.sum(d_attached * behind, 0)
+        beyond = _twice(tl.sum(d_attached * behind, 0))
         reaching = tl.load(source + C * PIXELS + pixel, mask=is_inside & ~is_whole, other=1.0)
-        reaching = tl.where(is_inside, reaching, 0.0)
+        reaching = _twice(tl.where(is_inside, reaching, 0.0))
         attached_coarse, attached_fine = _halves(d_attached, PRECISION)
         colour_coarse, colour_fine = _halves(tl.trans(d_colour), PRECISION)
         while slot < end:
@@ -462,7 +470,7 @@ def unblend(
             weight = tl.where(after >= MIN_TRANSMITTANCE, alpha * before, 0.0)
             weighted = weight * toward
             found = tl.sum(weighted, 0)
-            left_over = beyond[None, :] - tl.where(is_first, 0.0, _half(found, 0)[None, :])
+            left_over = beyond - tl.where(is_first, 0.0, _half(found, 0))
             left_over = left_over[None, :, :] - tl.cumsum(weighted, 0)
             d_power = tl.where(weight > 0, (before * toward - left_over * inverse) * raw, 0.0)
             weight = _pin(tl.reshape(weight, (2 * K, PIXELS)))
@@ -486,7 +494,7 @@ def unblend(
                 mask=is_used[:, None] & (j < 6),
                 sem="relaxed",
             )
-            beyond -= tl.sum(found, 0)
+            beyond -= tl.sum(found, 0, keep_dims=True)
             slot += 2 * K
             g = upcoming
         item += tl.num_programs(0)
