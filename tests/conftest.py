@@ -1,9 +1,14 @@
-"""What tests of several modules share."""
+"""What tests of several modules share, and how they are divided among processes (`pytest -n 2`)."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core for each of the processes and what it starts
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -14,6 +19,23 @@ from common.demo.subject import make_demo_subject
 from common.pose import SmplxPose
 from data.dataset import Subject
 from tests.tiny_person import tiny_avatar, tiny_camera, tiny_params, tiny_subject
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """The tests of a file stay in one process and in their order, and so do all of tests/cli: they share fixtures."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFixtures(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "tests/cli" if file.startswith("tests/cli/") else file
+
+    config.option.loadscopereorder = False
+    return ByFixtures(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import torch
-import torch.utils.tensorboard  # here once, not in every process
+import torch._dynamo  # by the optimizer, and tensorboard by the log: here once, not in every process
+import torch.utils.tensorboard
 import tyro
 
 from common.checkpoint import read_snapshot

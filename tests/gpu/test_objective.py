@@ -14,6 +14,7 @@ if not HAS_GPU and os.environ.get("TRITON_INTERPRET") != "1":
 
 from common import gpu
 from common.boundary import dilate, dilate_by, dilation_kernel_size, dilation_reach
+from common.gpu import lookup, mesh, net
 from common.losses import depth_loss
 from common.pose_table import pose_of_row
 from data.packed_frame import StaticFrame, pack
@@ -22,8 +23,18 @@ from tests.tiny_person import tiny_model, tiny_objective
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
 
 
+@pytest.fixture
+def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels in larger blocks in the interpreter, which is slow by programs; test_kernels.py has the true ones."""
+    blocks = {(lookup, "STENCILS"): 512, (lookup, "BLOCK"): 256, (mesh, "BLOCK"): 256}
+    blocks |= {(net, "POINTS"): 256, (net, "ROWS"): 256}
+    for place, block in blocks.items():
+        if not HAS_GPU:
+            monkeypatch.setattr(*place, block)
+
+
 @pytest.mark.parametrize("key", [("captured", 0), ("generated_0", 2)])
-def test_terms_and_gradients_are_the_plain_ones(small_subject, key) -> None:
+def test_terms_and_gradients_are_the_plain_ones(small_subject, few_programs, key) -> None:
     model = tiny_model().to(DEVICE)
     objective, table = tiny_objective(model), model.smplx_param_dict
     frame = small_subject.load(*key).to(DEVICE)
