@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MAX_CPU_S = 3.0
 MAX_RATIO = 2.0  # to PyTorch's own import, on machines where that alone takes most of the time
+N_TRIES = 3  # processes, of which one must be quick: other work on the machine can only slow them down
 PROGRAM = """
 import importlib, json, pkgutil, sys, time
 import torch
@@ -65,13 +66,22 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> dict:
         "OMP_NUM_THREADS": "1",
     }
     before = tree(box)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=box / "code", env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found: dict = {}
+    for _ in range(N_TRIES):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM], cwd=box / "code", env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        if is_quick(found):
+            break
     assert Path(found["where"]) == box / "code" / "common"
     return {**found, "said": done.stderr, "is_disk_untouched": tree(box) == before}
+
+
+def is_quick(found: dict) -> bool:
+    """Whether all imports took under three seconds, or little more than PyTorch's own."""
+    return found["cpu_s"] < max(MAX_CPU_S, MAX_RATIO * found["torch_cpu_s"])
 
 
 def test_every_module_can_be_imported_silently(imported):
@@ -95,4 +105,4 @@ def test_imports_do_without_heavy_or_foreign_packages(imported, module):
 
 
 def test_imports_take_less_than_three_seconds(imported):
-    assert imported["cpu_s"] < max(MAX_CPU_S, MAX_RATIO * imported["torch_cpu_s"])
+    assert is_quick(imported), (imported["cpu_s"], imported["torch_cpu_s"])
