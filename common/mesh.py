@@ -27,12 +27,61 @@ def as_faces(faces: Tensor | np.ndarray) -> Tensor:
 
 def unique_edges(faces: Tensor, n_vertices: int) -> tuple[Tensor, Tensor]:
     """Edges (E, 2), (min, max) in lexicographic order, and each face's edge ids (F, 3) for ab, bc, ca."""
-    halves = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1)  # (F, 3, 2): ab, bc, ca
-    key = halves.amin(-1) * n_vertices + halves.amax(-1)
-    ordered, order = key.reshape(-1).sort()  # faster than torch.unique
-    key, edge = torch.unique_consecutive(ordered, return_inverse=True)
-    face_edges = torch.empty_like(order).scatter_(0, order, edge).reshape(-1, 3)
-    return torch.stack([key // n_vertices, key % n_vertices], dim=-1), face_edges
+    key = _half_edges(faces.cpu().numpy(), n_vertices)
+    ordered, order = _sort(key, n_vertices << _n_bits(n_vertices))
+    is_first = _is_first(ordered)
+    face_edges = np.empty_like(order)
+    face_edges[order] = is_first.cumsum() - 1
+    edges = np.stack(_pair(ordered[is_first], n_vertices), axis=-1)
+    return torch.from_numpy(edges).to(faces.device), torch.from_numpy(face_edges.reshape(-1, 3)).to(
+        faces.device
+    )
+
+
+# Connectivity is found with numpy, whose sort of numbers alone is ten times as fast as one that keeps an index.
+
+
+def _edges(faces: np.ndarray, n_vertices: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and higher vertex of every edge, as `unique_edges` without the faces' edges."""
+    key = _half_edges(faces, n_vertices)
+    key.sort()
+    return _pair(key[_is_first(key)], n_vertices)
+
+
+def _half_edges(faces: np.ndarray, n_vertices: int) -> np.ndarray:
+    """Keys (3F,) of (min, max) of ab, bc, ca of face after face."""
+    following = np.roll(faces, -1, 1)
+    return _pair_key(np.minimum(faces, following), np.maximum(faces, following), n_vertices).reshape(-1)
+
+
+def _n_bits(n_values: int) -> int:
+    return max(n_values - 1, 0).bit_length()
+
+
+def _pair_key(first: np.ndarray, second: np.ndarray, n_vertices: int) -> np.ndarray:
+    """One number for two vertices; the numbers are ordered like the pairs."""
+    return (first << _n_bits(n_vertices)) | second
+
+
+def _pair(key: np.ndarray, n_vertices: int) -> tuple[np.ndarray, np.ndarray]:
+    bits = _n_bits(n_vertices)
+    return key >> bits, key & ((1 << bits) - 1)
+
+
+def _sort(key: np.ndarray, n_keys: int) -> tuple[np.ndarray, np.ndarray]:
+    """Keys (M,) in 0..n_keys - 1 in increasing order and where they were; equal ones stay in order."""
+    bits = _n_bits(len(key))
+    if _n_bits(n_keys) + bits > 63:
+        order = np.argsort(key, kind="stable")
+        return key[order], order
+    packed = (key << bits) | np.arange(len(key))
+    packed.sort()
+    return packed >> bits, packed & ((1 << bits) - 1)
+
+
+def _is_first(ordered: np.ndarray) -> np.ndarray:
+    """Whether each of some numbers in increasing order differs from the one before."""
+    return np.concatenate([ordered[:1] == ordered[:1], ordered[1:] != ordered[:-1]])
 
 
 @dataclass(frozen=True)
@@ -49,6 +98,15 @@ class Subdivision:
 
 
 def _append_midpoints(features: Tensor, edges: Tensor) -> Tensor:
+    if features.device.type == "cpu" and features.is_floating_point() and not features.requires_grad:
+        old, ends = features.numpy(), edges.numpy()
+        values = np.empty((len(old) + len(ends), *old.shape[1:]), old.dtype)
+        values[: len(old)] = old
+        middle = values[len(old) :]
+        middle[:] = old[ends[:, 0]]
+        middle += old[ends[:, 1]]
+        middle *= 0.5
+        return torch.from_numpy(values)
     ends = features.index_select(0, edges.reshape(-1)).unflatten(0, (-1, 2))
     return torch.cat([features, 0.5 * (ends[:, 0] + ends[:, 1])])
 
@@ -93,7 +151,11 @@ class Subdivider(nn.Module):
 
     def interpolate_flag(self, flag: Tensor) -> Tensor:
         """A boolean part (V,) -> (N,): true only where its interpolated value is exactly 1 (SPEC 7)."""
-        return self.interpolate(flag.to(torch.float32)) == 1
+        flag = flag == 1
+        for level in range(self.levels):
+            a, b = self.get_buffer(f"edges_{level}").unbind(1)
+            flag = torch.cat([flag, flag[a] & flag[b]])
+        return flag
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
@@ -131,31 +193,38 @@ class NeighbourLists(nn.Module):
         super().__init__()
         if index.ndim != 2 or index.shape != weight.shape:
             raise ValueError(f"index {tuple(index.shape)}, weight {tuple(weight.shape)}: expected one (V, K)")
-        lister, slot = torch.nonzero(weight, as_tuple=True)
-        listed = index[lister, slot]
-        order = torch.argsort(listed, stable=True)
-        n_listings = torch.bincount(listed, minlength=index.shape[0])
-        self.register_buffer("index", index.long(), persistent=False)
-        self.register_buffer("weight", weight, persistent=False)
-        self.register_buffer("back_index", lister[order], persistent=False)
-        self.register_buffer("back_offset", n_listings.cumsum(0) - n_listings, persistent=False)
-        self.register_buffer("back_weight", weight[lister, slot][order], persistent=False)
+        n, width = index.shape
+        weights, ids = weight.detach().cpu().numpy(), index.cpu().numpy().astype(np.int64)
+        place = np.flatnonzero(weights)
+        listed, order = _sort(ids.reshape(-1)[place], n)
+        place = place[order]
+        n_listings = np.bincount(listed, minlength=n)
+        buffers = {
+            "index": ids,
+            "weight": weights,
+            "back_index": place // max(width, 1),
+            "back_offset": n_listings.cumsum() - n_listings,
+            "back_weight": weights.reshape(-1)[place],
+        }
+        for name, values in buffers.items():
+            self.register_buffer(name, torch.from_numpy(values).to(index.device), persistent=False)
 
 
 def neighbour_lists(faces: Tensor | np.ndarray, n_vertices: int, cap: int = MAX_NEIGHBOURS) -> NeighbourLists:
     """Neighbours along edges in increasing index order, cut at `cap` (SPEC 7, 18)."""
-    edges, _ = unique_edges(as_faces(faces), n_vertices)
-    a, b = edges.unbind(1)
-    key, _ = torch.cat([a * n_vertices + b, b * n_vertices + a]).sort()
-    vertex, neighbour = key // n_vertices, key % n_vertices
-    degree = torch.bincount(vertex, minlength=n_vertices)
-    slot = torch.arange(vertex.shape[0], device=vertex.device) - (degree.cumsum(0) - degree)[vertex]
-    kept = slot < cap
-    index = torch.arange(n_vertices, device=vertex.device)[:, None].repeat(1, cap)
-    weight = torch.zeros(n_vertices, cap, device=vertex.device)
-    index[vertex[kept], slot[kept]] = neighbour[kept]
-    weight[vertex[kept], slot[kept]] = -1.0 / degree.clamp(max=cap)[vertex[kept]]
-    return NeighbourLists(index, weight)
+    faces = as_faces(faces)
+    a, b = _edges(faces.cpu().numpy(), n_vertices)
+    key = np.concatenate([_pair_key(a, b, n_vertices), _pair_key(b, a, n_vertices)])
+    key.sort()
+    vertex, neighbour = _pair(key, n_vertices)
+    degree = np.bincount(vertex, minlength=n_vertices)
+    slot = np.arange(len(vertex)) - np.repeat(degree.cumsum() - degree, degree)
+    is_listed = np.arange(cap) < degree[:, None]  # row by row in the order of the kept neighbours
+    index = np.repeat(np.arange(n_vertices)[:, None], cap, axis=1)
+    index[is_listed] = neighbour[slot < cap]
+    share = np.float32(-1) / degree.clip(1, cap).astype(np.float32)
+    weight = np.where(is_listed, share[:, None], np.float32(0))
+    return NeighbourLists(torch.from_numpy(index).to(faces.device), torch.from_numpy(weight).to(faces.device))
 
 
 class _WeightedNeighbours(torch.autograd.Function):

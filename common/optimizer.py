@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
+
+# torch wraps these so that its compiler leaves them alone, and importing the compiler takes 3 s: unwrapped.
+_adam_step = inspect.unwrap(torch.optim.Adam.step)
+_add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+_zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
 
 
 class PersonAdam(torch.optim.Adam):
@@ -13,6 +19,15 @@ class PersonAdam(torch.optim.Adam):
     Every frame has nine groups of its own, thousands in all, and a step is about one frame.
     """
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, as in torch."""
+        _add_param_group(self, param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, as in torch."""
+        _zero_grad(self, set_to_none)
+
+    @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step; parameters without a gradient are left alone, moments included."""
         groups = self.param_groups
@@ -20,6 +35,6 @@ class PersonAdam(torch.optim.Adam):
             group for group in groups if any(value.grad is not None for value in group["params"])
         ]
         try:
-            return super().step(closure)
+            return _adam_step(self, closure)
         finally:
             self.param_groups = groups

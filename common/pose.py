@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from common.joints import N_BODY_POSE, N_EXPR, N_JOINTS, POSE_PARAMS
+from common.rotation import gram_schmidt, rotvec_to_rotmat
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,10 @@ class SmplxPose:
     @staticmethod
     def from_params(params: SmplxParams) -> SmplxPose:
         """Matrix form of axis-angle parameters."""
-        import roma  # late: importing it is slow
-
         axis_angle = torch.cat([getattr(params, name).reshape(-1, 3) for name in POSE_PARAMS])
         if axis_angle.shape != (N_JOINTS, 3):
             raise ValueError(f"pose parameters give {tuple(axis_angle.shape)} rotations, expected (55, 3)")
-        return SmplxPose(roma.rotvec_to_rotmat(axis_angle), params.expr, params.trans)
+        return SmplxPose(rotvec_to_rotmat(axis_angle), params.expr, params.trans)
 
     def to(self, *args: Any) -> SmplxPose:
         """The same pose on another device or dtype."""
@@ -71,7 +70,5 @@ def rotation_to_6d(rotation: Tensor) -> Tensor:
 
 def rotation_from_6d(six: Tensor) -> Tensor:
     """Rotation matrices (..., 3, 3) whose first two rows are the orthonormalised halves of (..., 6)."""
-    import roma
-
     columns = six.reshape(*six.shape[:-1], 2, 3).transpose(-1, -2)
-    return roma.special_gramschmidt(columns).transpose(-1, -2)
+    return gram_schmidt(columns).transpose(-1, -2)

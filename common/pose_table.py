@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.io.parameters import SMPLX_SHAPES
 from common.joints import POSE_PARAMS
 from common.pose import SmplxParams, SmplxPose, rotation_from_6d, rotation_to_6d
+from common.rotation import rotmat_to_rotvec
 
 PREFIX = "smplx_param_dict."  # of the table's keys in a snapshot's network (SPEC 5)
 STORED_SHAPES: dict[str, tuple[int, ...]] = {
@@ -128,10 +129,8 @@ class PoseTable(nn.Module):
 
     def params(self, split: str, frame: int) -> SmplxParams:
         """The frame's parameters in axis-angle; angles beyond pi come back wrapped."""
-        import roma  # late: importing it is slow
-
         pose = self.pose(split, frame)
-        axis_angle = roma.rotmat_to_rotvec(pose.rotation).split(list(POSE_PARAMS.values()))
+        axis_angle = rotmat_to_rotvec(pose.rotation).split(list(POSE_PARAMS.values()))
         poses = {
             name: rotations.reshape(SMPLX_SHAPES[name])
             for name, rotations in zip(POSE_PARAMS, axis_angle, strict=True)

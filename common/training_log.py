@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +29,8 @@ class TrainingLog:
     own checksum, and readers leave out a last record that is cut off.
     """
 
-    def __init__(self, folder: Path, model: PersonModel, preview: list[Frame]) -> None:
-        """preview: the frames that `images` renders."""
+    def __init__(self, folder: Path, model: PersonModel, preview: Callable[[], list[Frame]]) -> None:
+        """preview: gives the frames that `images` renders, as often as asked."""
         from torch.utils.tensorboard import SummaryWriter  # late: importing it is slow
 
         self.folder = folder
@@ -94,7 +94,7 @@ class TrainingLog:
     def images(self, iteration: int) -> None:
         """Each preview frame: target, base and refined avatar on white, refined normals, side by side."""
         avatar = self.model.persona
-        for frame in self.preview:
+        for frame in self.preview():
             posed = avatar(self.model.smplx_param_dict.pose(frame.split, frame.index), frame.camera)
             base = render_view(posed.base, avatar.body, frame.camera)
             refined = render_view(posed.refined, avatar.body, frame.camera)

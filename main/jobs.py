@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -26,14 +28,14 @@ class Job:
     parameter_groups: list[dict[str, Any]]
     keys: list[FrameKey]  # the frames of an epoch
     initial_rgb: Tensor | None  # (N, 3) activated colours of the initialisation; None when fitting
-    preview: list[Frame]  # frames that are shown in the log
+    preview: Callable[[], list[Frame]]  # frames that are shown in the log; read when they are asked for
 
 
 def training_job(args: SubjectArgs, subject: Subject, device: torch.device) -> Job:
     """A new avatar, initialised from the (checked) subject's identity and textures, with its frames' poses."""
     body, optim = load_body(args), args.config.optim
     subject.check_identity(body.n_vertices)
-    avatar = Avatar(args.config.avatar, body, load_field(args), subject.identity)
+    avatar = Avatar(args.config.avatar, body, load_field(args, body), subject.identity)
     initialise(avatar, subject)
     poses = PoseTable(subject.smplx_params())
     model = PersonModel(avatar, poses).to(device)
@@ -73,5 +75,5 @@ def fitting_job(args: SubjectArgs, subject: Subject, found: Found, device: torch
     return Job(model, groups, keys, None, preview)
 
 
-def _preview(subject: Subject, keys: list[FrameKey], device: torch.device) -> list[Frame]:
-    return [subject.load(*key).to(device) for key in keys]
+def _preview(subject: Subject, keys: list[FrameKey], device: torch.device) -> Callable[[], list[Frame]]:
+    return cache(lambda: [subject.load(*key).to(device) for key in keys])

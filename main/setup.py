@@ -133,12 +133,14 @@ def n_subdivisions(args: SubjectArgs) -> int:
     )
 
 
-def load_field(args: SubjectArgs) -> SkinningField:
-    """The diffused skinning field of the body; made on first use."""
-    data = load_body_data(body_path(args), args.config.body.field_gender)
+def load_field(args: SubjectArgs, body: BodyModel | None = None) -> SkinningField:
+    """The diffused skinning field, made on first use; `body`: the avatar's, which may be the one it belongs to."""
+    config = args.config.body
+    if body is None or config.field_gender != config.gender:
+        body = BodyModel(load_body_data(body_path(args), config.field_gender), 0)
     folder = args.skinning_field_path or (demo_field_folder() if args.is_demo else SKINNING_FIELD)
     device = choose_device(args.device)
-    return ensure_skinning_field(folder, BodyModel(data, 0), args.config.field, device=device)
+    return ensure_skinning_field(folder, body, args.config.field, device=device)
 
 
 def demo_field_folder() -> Path:
@@ -203,7 +205,7 @@ def load_snapshot_person(
     data = load_body_data(body_path(args), args.config.body.gender)
     levels = subdivisions_of(snapshot, data, source, args.config.body.n_subdivisions)
     body = BodyModel(data, levels)
-    return load_person(snapshot, source, body, load_field(args), args.config.avatar, poses)
+    return load_person(snapshot, source, body, load_field(args, body), args.config.avatar, poses)
 
 
 def world_camera(device: torch.device) -> Camera:

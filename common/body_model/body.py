@@ -22,6 +22,7 @@ from common.body_model.parts import (
 from common.joints import FINGER_JOINTS, JAW, JOINTS, LEFT_HAND, N_JOINTS, POSE_PARAMS, RIGHT_HAND
 from common.mesh import NeighbourLists, Subdivider, neighbour_lists, vertex_normals
 from common.pose import SmplxParams, SmplxPose
+from common.rotation import rotmat_to_rotvec
 
 NEUTRAL_ANGLE = 1 / 3  # radians, of each hip about z, and of the open jaw about x (SPEC 7)
 
@@ -202,7 +203,6 @@ class BodyModel(nn.Module):
 
     def _rotations(self, pose: SmplxPose | SmplxParams) -> Tensor:
         """Rotation matrices (55, 3, 3) with the mean hand pose added as axis-angle."""
-        import roma  # late: importing it is slow
         from smplx.lbs import batch_rodrigues
 
         if isinstance(pose, SmplxParams):
@@ -211,7 +211,7 @@ class BodyModel(nn.Module):
             fingers = axis_angle[list(FINGER_JOINTS)] + self.hand_mean
             return batch_rodrigues(torch.cat([axis_angle[: LEFT_HAND[0]], fingers]))
         rotation = pose.rotation.to(self.v_template)
-        fingers = roma.rotmat_to_rotvec(rotation[LEFT_HAND[0] : RIGHT_HAND[-1] + 1]) + self.hand_mean
+        fingers = rotmat_to_rotvec(rotation[LEFT_HAND[0] : RIGHT_HAND[-1] + 1]) + self.hand_mean
         return torch.cat([rotation[: LEFT_HAND[0]], batch_rodrigues(fingers)])
 
     def neutral_vertices(self, identity: Identity | None, jaw_open: bool) -> Tensor:

@@ -40,9 +40,9 @@ class Parts:
         return Parts(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
-def _is_dominated_by(skinning_weights: Tensor, joints: tuple[int, ...]) -> Tensor:
-    """Whether a vertex's largest skinning weight belongs to one of the joints."""
-    return torch.isin(skinning_weights.argmax(1), torch.tensor(joints, device=skinning_weights.device))
+def _is_among(dominant: Tensor, joints: tuple[int, ...]) -> Tensor:
+    """Whether the joint of a vertex's largest skinning weight is one of the joints."""
+    return torch.isin(dominant, torch.tensor(joints, device=dominant.device))
 
 
 def _is_in(ids: Tensor, n_vertices: int) -> Tensor:
@@ -73,7 +73,8 @@ def low_resolution_parts(
     """Parts of the model's own mesh (SPEC 7)."""
     n_vertices = template.shape[0]
     expression = _is_in(expression_vertices, n_vertices)
-    face = _is_dominated_by(skinning_weights, (HEAD, JAW, *EYES))
+    dominant = skinning_weights.argmax(1)
+    face = _is_among(dominant, (HEAD, JAW, *EYES))
     mouth_inside = _mouth_inside(template, normals, expression, neighbours)
     return Parts(
         right_hand=_is_in(right_hand, n_vertices),
@@ -82,17 +83,17 @@ def low_resolution_parts(
         expression_boundary=expression & grow_rings(face & ~expression, neighbours, BOUNDARY_RINGS),
         mouth_inside=mouth_inside,
         mouth_outside=grow_rings(mouth_inside, neighbours, 1) & ~mouth_inside,
-        eye=_is_dominated_by(skinning_weights, EYES),
+        eye=_is_among(dominant, EYES),
         face=face,
     )
 
 
 def high_resolution_parts(low: Parts, skinning_weights_high: Tensor, subdivider: Subdivider) -> Parts:
     """Parts of the subdivided mesh: interpolated value exactly 1; eye, face by weights (N, 55) (SPEC 7)."""
-    flags = {f.name: subdivider.interpolate_flag(getattr(low, f.name)) for f in fields(low)}
-    flags["eye"] = _is_dominated_by(skinning_weights_high, EYES)
-    flags["face"] = _is_dominated_by(skinning_weights_high, (HEAD, JAW, *EYES))
-    return Parts(**flags)
+    dominant = skinning_weights_high.argmax(1)
+    by_weight = {"eye": _is_among(dominant, EYES), "face": _is_among(dominant, (HEAD, JAW, *EYES))}
+    names = [f.name for f in fields(low) if f.name not in by_weight]
+    return Parts(**{name: subdivider.interpolate_flag(getattr(low, name)) for name in names}, **by_weight)
 
 
 def kinematic_reach(parents: Tensor) -> Tensor:

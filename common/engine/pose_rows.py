@@ -13,6 +13,7 @@ from common.avatar import Avatar
 from common.camera import Camera
 from common.joints import N_BODY_POSE, N_EXPR, N_JOINTS, POSE_PARAMS
 from common.pose import SmplxParams, rotation_to_6d
+from common.rotation import rotvec_to_rotmat
 
 BLEND_COLUMNS = 16  # a joint transform (3, 4) row by row, a one that sums the weights, and zeros
 WEIGHT_COLUMN = 12
@@ -52,14 +53,13 @@ class PoseRows:
     @torch.no_grad()
     def pack(self, params: Sequence[SmplxParams], cameras: Sequence[Camera]) -> Tensor:
         """Rows (F, ROW_SIZE) float32 of F frames."""
-        import roma  # late: importing it is slow
         from smplx.lbs import batch_rigid_transform
 
         n = len(params)
         axis_angle = torch.stack(
             [torch.cat([getattr(p, name).reshape(-1, 3) for name in POSE_PARAMS]) for p in params]
         ).float()
-        rotation = roma.rotvec_to_rotmat(axis_angle.cpu())  # (F, 55, 3, 3)
+        rotation = rotvec_to_rotmat(axis_angle.cpu())  # (F, 55, 3, 3)
         trans = torch.stack([p.trans for p in params]).float().cpu()
         _, transforms = batch_rigid_transform(rotation, self.joints.expand(n, -1, -1), self.parents)
         transforms = transforms @ self.neutral_to_zero

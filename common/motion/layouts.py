@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from common.errors import UserError
+from common.rotation import rotmat_to_rotvec
 
 N_BODY = 21
 _BODY_JOINTS = (21, 23)  # SMPL-X; SMPL, whose last two are the hands
@@ -63,13 +64,11 @@ def vectors(array: np.ndarray, n_frames: int, where: str, size: int | None = Non
 
 def rotvec_of_matrices(matrices: np.ndarray, where: str) -> np.ndarray:
     """Axis-angle (..., 3) of rotation matrices (..., 3, 3); UserError if they are none."""
-    import roma  # late: importing it is slow
-
     deviation = np.abs(matrices @ np.swapaxes(matrices, -1, -2) - np.eye(3)).max()
     if deviation > _ROTATION_TOLERANCE or (np.linalg.det(matrices) < 0).any():
         raise UserError(f"{where} has shape {matrices.shape} but holds no rotation matrices")
     left, _, right = np.linalg.svd(matrices)  # the nearest rotations; torch is slow on matrices of one frame
-    return roma.rotmat_to_rotvec(torch.from_numpy(left @ right)).numpy()
+    return rotmat_to_rotvec(torch.from_numpy(left @ right)).numpy()
 
 
 def _is_laid_out(array: np.ndarray, n_frames: int, n_values: int) -> bool:

@@ -17,6 +17,7 @@ from common.camera import Camera
 from common.motion.motion import Motion
 from common.motion.options import Up
 from common.pose import SmplxParams
+from common.rotation import rotmat_to_rotvec, rotvec_to_rotmat
 
 logger = logging.getLogger(__name__)
 
@@ -32,20 +33,16 @@ _CLEARLY, _HARDLY = 0.8, 0.3  # mean cosine of the person's own up axis with an 
 
 def change_frame(params: SmplxParams, A: Tensor, b: Tensor, pelvis: Tensor) -> SmplxParams:
     """Stacked float64 parameters after x -> A x + b; A (T or 1, 3, 3), b (T or 1, 3), pelvis (3,) at rest."""
-    import roma  # late: importing it is slow
-
-    root = roma.rotvec_to_rotmat(params.root_pose)
+    root = rotvec_to_rotmat(params.root_pose)
     trans = torch.einsum("tij,tj->ti", A.expand(len(root), 3, 3), params.trans + pelvis) + b - pelvis
-    return replace(params, root_pose=roma.rotmat_to_rotvec(A @ root), trans=trans)
+    return replace(params, root_pose=rotmat_to_rotvec(A @ root), trans=trans)
 
 
 def about_pelvis(motion: Motion, pelvis: Tensor) -> Motion:
     """The motion with roots that turn about the pelvis: R x0 + t = R (x0 - J) + J + (t + R J - J)."""
-    import roma  # late: importing it is slow
-
     if motion.pivot == "pelvis":
         return motion
-    turned = roma.rotvec_to_rotmat(motion.params.root_pose.double()) @ pelvis
+    turned = rotvec_to_rotmat(motion.params.root_pose.double()) @ pelvis
     trans = (motion.params.trans.double() + turned - pelvis).to(motion.params.trans.dtype)
     return replace(motion, params=replace(motion.params, trans=trans), pivot="pelvis")
 
@@ -74,9 +71,7 @@ def _stacked(cameras: Sequence[Camera]) -> tuple[Tensor, Tensor]:
 
 def warn_if_not_upright(motion: Motion) -> None:
     """Log a warning where the person clearly stands along another axis than `motion.up` says."""
-    import roma
-
-    up = roma.rotvec_to_rotmat(motion.params.root_pose.double())[:, :, 1].mean(0)
+    up = rotvec_to_rotmat(motion.params.root_pose.double())[:, :, 1].mean(0)
     cosines = {name: float(up @ torch.tensor(axis, dtype=up.dtype)) for name, axis in _UP_AXES.items()}
     best = max(cosines, key=lambda name: cosines[name])
     if best != motion.up and cosines[best] > _CLEARLY and cosines[motion.up] < _HARDLY:

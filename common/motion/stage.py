@@ -22,6 +22,7 @@ from common.motion.options import MotionOptions
 from common.motion.space import about_pelvis, to_cameras, to_world, warn_if_not_upright
 from common.motion.timeline import resample, select_frames
 from common.pose import SmplxParams
+from common.rotation import rotvec_to_rotmat
 
 DEFAULT_WIDTH, DEFAULT_HEIGHT = 512, 768  # pixels
 
@@ -61,9 +62,7 @@ def check_camera(motion: Motion, options: MotionOptions) -> None:
 
 def place_cameras(world: SmplxParams, figure: Figure, kind: str, lens: Lens, fps: float) -> list[Camera]:
     """A camera a frame for float64 parameters in the world with y down; kind front (or auto), follow or orbit."""
-    import roma  # late: importing it is slow
-
-    rotation = roma.rotvec_to_rotmat(rotation_vectors(world))
+    rotation = rotvec_to_rotmat(rotation_vectors(world))
     points = figure.posed_points(rotation, world.trans)
     facing = facing_direction(rotation[:, 0])
     if kind in ("auto", "front"):
