@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from common import gpu
 
 MAX_NEIGHBOURS = 10  # SPEC 7: neighbour lists hold at most 10 neighbours per vertex
+_ROWS_AT_ONCE = 1024  # of features that are interpolated
 
 
 def as_faces(faces: Tensor | np.ndarray) -> Tensor:
@@ -102,10 +103,10 @@ def _append_midpoints(features: Tensor, edges: Tensor) -> Tensor:
         old, ends = features.numpy(), edges.numpy()
         values = np.empty((len(old) + len(ends), *old.shape[1:]), old.dtype)
         values[: len(old)] = old
-        middle = values[len(old) :]
-        middle[:] = old[ends[:, 0]]
-        middle += old[ends[:, 1]]
-        middle *= 0.5
+        for start in range(0, len(ends), _ROWS_AT_ONCE):  # so that what is gathered stays in the cache
+            a, b = ends[start : start + _ROWS_AT_ONCE].T
+            place = len(old) + start
+            np.multiply(0.5, old[a] + old[b], out=values[place : place + len(a)])
         return torch.from_numpy(values)
     ends = features.index_select(0, edges.reshape(-1)).unflatten(0, (-1, 2))
     return torch.cat([features, 0.5 * (ends[:, 0] + ends[:, 1])])
@@ -151,11 +152,11 @@ class Subdivider(nn.Module):
 
     def interpolate_flag(self, flag: Tensor) -> Tensor:
         """A boolean part (V,) -> (N,): true only where its interpolated value is exactly 1 (SPEC 7)."""
-        flag = flag == 1
+        values = flag.cpu().numpy() == 1
         for level in range(self.levels):
-            a, b = self.get_buffer(f"edges_{level}").unbind(1)
-            flag = torch.cat([flag, flag[a] & flag[b]])
-        return flag
+            a, b = self.get_buffer(f"edges_{level}").cpu().numpy().T
+            values = np.concatenate([values, values[a] & values[b]])
+        return torch.from_numpy(values).to(flag.device)
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -95,8 +96,8 @@ class SkinningField(nn.Module):
             raise UserError(
                 f"{folder / WEIGHTS_FILE} has shape {weights.shape}, expected {expected}; {remedy(folder)}"
             )
-        for slab in weights:
-            if not (slab.min() >= 0 and slab.max() < np.inf):  # also false for NaN
+        with ThreadPoolExecutor() as readers:
+            if not all(readers.map(_are_weights, weights)):
                 raise UserError(
                     f"{folder / WEIGHTS_FILE} holds negative or not finite numbers; {remedy(folder)}"
                 )
@@ -130,6 +131,10 @@ def _read_array(path: Path) -> np.ndarray:
         raise UserError(f"{path} is not an array of floating-point numbers; {remedy(path.parent)}")
     with np.errstate(over="ignore"):  # becomes infinite and is refused later
         return np.ascontiguousarray(array, np.float32)
+
+
+def _are_weights(slab: np.ndarray) -> bool:
+    return bool(slab.min() >= 0 and slab.max() < np.inf)  # also false for NaN
 
 
 def _read_coordinates(path: Path) -> np.ndarray:

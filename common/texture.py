@@ -66,6 +66,6 @@ def to_logit(color: Tensor, eps: float = LOGIT_EPS) -> Tensor:
 def initial_log_scale(vertices: Tensor) -> Tensor:
     """Log (N, 1) of the root mean squared distance to the three nearest other vertices (N, 3), metres."""
     points = vertices.detach().cpu().double().numpy()
-    distance, _ = cKDTree(points).query(points, k=4, workers=-1)  # the first is the point itself
+    distance, _ = cKDTree(points, balanced_tree=False).query(points, k=4, workers=-1)  # the first: itself
     mean_squared = torch.from_numpy((distance[:, 1:] ** 2).mean(1, keepdims=True)).to(vertices)
     return 0.5 * torch.log(mean_squared.clamp(min=MIN_SQUARED_SPACING))

@@ -129,9 +129,11 @@ class Subject:
 
     def check_identity(self, n_vertices: int | None) -> None:
         """Refuse an identity with wrong shapes or of a body with other than `n_vertices` vertices."""
-        n_rows = self.identity.face_offset.shape[0]
-        if n_vertices is not None and n_rows != n_vertices:
-            path = self.root / CAPTURED / "smplx_optimized" / "face_offset.json"
+        if n_vertices is None:
+            return
+        path, shape = self._identity_files()["face_offset"]
+        n_rows = read_numbers(path, shape).shape[0]
+        if n_rows != n_vertices:
             raise UserError(
                 f"{path} is for a body with {n_rows} vertices, the body model here has {n_vertices}; "
                 "use the body model that the subject was fitted with (--human_model_path)"

@@ -53,12 +53,11 @@ def training_job(args: SubjectArgs, subject: Subject, device: torch.device) -> J
 def initialise(avatar: Avatar, subject: Subject) -> None:
     """Colours from the subject's textures and scales from the neutral mesh with open jaw (SPEC 9)."""
     body, textures = avatar.body, subject.textures()
-    for parameter, texture in (
-        (avatar.rgb, textures.rgb),
-        (avatar.rgb_aux, textures.rgb_aux),
-        (avatar.seg, textures.seg),
+    colors = sample_vertex_colors(torch.cat([textures.rgb, textures.rgb_aux, textures.seg]), body)
+    for parameter, color in zip(
+        (avatar.rgb, avatar.rgb_aux, avatar.seg), colors.split(3, dim=1), strict=True
     ):
-        parameter.copy_(to_logit(sample_vertex_colors(texture, body)))
+        parameter.copy_(to_logit(color))
     open_mouth = body.subdivider.interpolate(body.neutral_vertices(avatar.identity, jaw_open=True))
     avatar.scale.copy_(initial_log_scale(open_mouth))
 

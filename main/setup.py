@@ -15,7 +15,7 @@ import torch
 import tyro
 
 from common.body_model.body import BodyModel
-from common.body_model.files import load_body_data
+from common.body_model.files import is_same_body, load_body_data
 from common.camera import Camera
 from common.checkpoint import Snapshot, find_snapshot, newest_snapshot
 from common.command_line import parse
@@ -136,7 +136,7 @@ def n_subdivisions(args: SubjectArgs) -> int:
 def load_field(args: SubjectArgs, body: BodyModel | None = None) -> SkinningField:
     """The diffused skinning field, made on first use; `body`: the avatar's, which may be the one it belongs to."""
     config = args.config.body
-    if body is None or config.field_gender != config.gender:
+    if body is None or not is_same_body(body_path(args), config.gender, config.field_gender):
         body = BodyModel(load_body_data(body_path(args), config.field_gender), 0)
     folder = args.skinning_field_path or (demo_field_folder() if args.is_demo else SKINNING_FIELD)
     device = choose_device(args.device)

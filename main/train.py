@@ -20,7 +20,6 @@ from common.stop_signal import StopSignals
 from common.training_log import TrainingLog
 from data.dataset import TEST, TRAIN_SPLITS
 from main import setup
-from main.report_page import write_subject_report
 from main.train_options import TrainArgs, check_start
 from main.train_setup import make_job, make_run, make_trainer, run_facts
 
@@ -63,6 +62,8 @@ def train(args: TrainArgs, folder: Path, device: torch.device, stop: StopSignals
         run.run()
     setup.logger.info("snapshots are in %s", folder)
     if not (args.no_report or args.fit_pose_to_test):
+        from main.report_page import write_subject_report  # late: nothing of it is needed to start
+
         setup.logger.info("the report is %s", write_subject_report(args, device))
 
 

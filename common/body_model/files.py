@@ -80,6 +80,11 @@ def load_body_data(path: Path, gender: str) -> BodyData:
     return prepare_body(path, gender)
 
 
+def is_same_body(path: Path, gender: str, other: str) -> bool:
+    """Whether the model folder `path` has one body for two genders."""
+    return gender == other or (path / "body.npz").is_file()
+
+
 def prepare_body(path: Path, gender: str) -> BodyData:
     """Convert the licensed files in `path` and keep the result beside them, if the folder can be written."""
     data = convert_licensed_files(path, gender)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +102,27 @@ def _count(value: Any, counted: dict[int, int], depth: int) -> int:
     if type(value) not in (list, tuple) or depth > _MAX_DEPTH:
         raise TypeError("not a list of numbers")
     if id(value) not in counted:
-        is_flat = all(kind in (int, float) for kind in set(map(type, value)))
-        counted[id(value)] = len(value) if is_flat else sum(_count(x, counted, depth + 1) for x in value)
+        if _are_numbers(value):
+            counted[id(value)] = len(value)
+        elif depth < _MAX_DEPTH and (n_numbers := _n_in_rows(value)) is not None:
+            counted[id(value)] = n_numbers
+        else:
+            counted[id(value)] = sum(_count(x, counted, depth + 1) for x in value)
         if counted[id(value)] > _MAX_NUMBERS:
             raise TypeError(f"over {_MAX_NUMBERS} numbers")
     return counted[id(value)]
+
+
+def _are_numbers(values: Iterable[Any]) -> bool:
+    return set(map(type, values)) <= {int, float}
+
+
+def _n_in_rows(value: list[Any] | tuple[Any, ...]) -> int | None:
+    """How many numbers lists of numbers hold, quickly; None if they are something else."""
+    if set(map(type, value)) != {list}:
+        return None
+    n_numbers = sum(map(len, value))
+    return n_numbers if n_numbers <= _MAX_NUMBERS and _are_numbers(chain.from_iterable(value)) else None
 
 
 def read_numbers(path: Path, shape: tuple[int, ...]) -> Tensor:
