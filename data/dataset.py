@@ -128,16 +128,21 @@ class Subject:
         return problems
 
     def check_identity(self, n_vertices: int | None) -> None:
-        """Refuse an identity with wrong shapes or of a body with other than `n_vertices` vertices."""
-        if n_vertices is None:
-            return
-        path, shape = self._identity_files()["face_offset"]
-        n_rows = read_numbers(path, shape).shape[0]
+        """Refuse an identity of a body with other than `n_vertices` vertices; None: of any."""
+        if n_vertices is not None:
+            self.identity_of(n_vertices)
+
+    def identity_of(self, n_vertices: int) -> Identity:
+        """The identity; UserError if it is of a body with other than `n_vertices` vertices."""
+        identity = self.identity
+        n_rows = identity.face_offset.shape[0]
         if n_rows != n_vertices:
+            path = self.root / CAPTURED / "smplx_optimized" / "face_offset.json"
             raise UserError(
                 f"{path} is for a body with {n_rows} vertices, the body model here has {n_vertices}; "
                 "use the body model that the subject was fitted with (--human_model_path)"
             )
+        return identity
 
     def _identity_problems(self, n_vertices: int | None) -> list[str]:
         try:

@@ -34,8 +34,8 @@ class Job:
 def training_job(args: SubjectArgs, subject: Subject, device: torch.device) -> Job:
     """A new avatar, initialised from the (checked) subject's identity and textures, with its frames' poses."""
     body, optim = load_body(args), args.config.optim
-    subject.check_identity(body.n_vertices)
-    avatar = Avatar(args.config.avatar, body, load_field(args, body), subject.identity)
+    identity = subject.identity_of(body.n_vertices)
+    avatar = Avatar(args.config.avatar, body, load_field(args, body), identity)
     initialise(avatar, subject)
     poses = PoseTable(subject.smplx_params())
     model = PersonModel(avatar, poses).to(device)

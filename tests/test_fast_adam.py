@@ -90,3 +90,16 @@ def test_fused_adam_of_an_avatar_is_torch_s_and_leaves_out_steps_and_parameters_
     for place, entries in expected.items():
         for name, value in entries.items():
             torch.testing.assert_close(found[place][name], value, atol=1e-8, rtol=1e-5)
+
+
+def test_steps_are_those_of_the_adam_of_torch() -> None:
+    """Which is called without what torch wraps around it for its compiler."""
+    values = [torch.linspace(-1, 1, 6).requires_grad_() for _ in range(2)]
+    for kind, value in zip((PersonAdam, torch.optim.Adam), values, strict=True):
+        optimizer = kind([{"params": [value], "lr": 0.1}], lr=0.0)
+        for _ in range(3):
+            optimizer.zero_grad(set_to_none=True)
+            (value**3).sum().backward()
+            optimizer.step()
+        assert not value.grad.requires_grad
+    assert torch.equal(*values)

@@ -106,3 +106,24 @@ def test_imports_do_without_heavy_or_foreign_packages(imported, module):
 
 def test_imports_take_less_than_three_seconds(imported):
     assert is_quick(imported), (imported["cpu_s"], imported["torch_cpu_s"])
+
+
+START_PROGRAM = """
+import sys
+import torch
+from common.optimizer import PersonAdam
+from common.pose import SmplxParams, SmplxPose, rotation_from_6d, rotation_to_6d
+six = rotation_to_6d(SmplxPose.from_params(SmplxParams.zeros()).rotation).requires_grad_()
+optimizer = PersonAdam([{"name": "pose", "params": [six], "lr": 0.1}], lr=0.0)
+optimizer.zero_grad(set_to_none=True)
+rotation_from_6d(six)[:, 0, 1].sum().backward()
+optimizer.step()
+print(*sorted({"roma", "torch._dynamo"} & set(sys.modules)))
+"""
+
+
+def test_a_step_does_without_the_compiler_whose_import_takes_seconds():
+    done = subprocess.run(
+        [sys.executable, "-c", START_PROGRAM], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""

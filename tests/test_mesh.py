@@ -12,6 +12,7 @@ from torch.autograd import gradcheck
 from common.mesh import (
     NeighbourLists,
     Subdivider,
+    _sort,
     boundary_loops,
     fan,
     grow_rings,
@@ -273,3 +274,20 @@ def test_module_forms_follow_dtype_and_are_not_saved():
     assert not lists.state_dict() and not subdivider.state_dict()
     assert lists.double().weight.dtype == torch.float64
     assert subdivider.double().faces.dtype == torch.int64
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
+def test_midpoints_are_the_same_where_gradients_are_asked_for(shape):
+    subdivider = Subdivider(sphere(1)[1], 42, 2)
+    features = torch.randn(42, *shape)
+    asked = subdivider.interpolate(features.clone().requires_grad_())
+    assert asked.requires_grad
+    assert torch.equal(asked.detach(), subdivider.interpolate(features))
+
+
+@pytest.mark.parametrize("n_keys", [50, 2**62])
+def test_sorting_keeps_the_order_of_equal_numbers_however_large_they_may_be(n_keys):
+    key = np.random.default_rng(0).integers(0, 50, 300) + n_keys - 50
+    ordered, order = _sort(key, n_keys)
+    np.testing.assert_array_equal(order, np.argsort(key, kind="stable"))
+    np.testing.assert_array_equal(ordered, key[order])
