@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from common.rasterizer import triton_blending
+from common.rasterizer import triton_blending, triton_unblending
 from common.rasterizer.triton_canvas import Canvas, image_of_tiles
 from common.rasterizer.triton_footprints import Footprints
 from common.rasterizer.triton_tile_lists import CELLS, Lists, n_multiprocessors
@@ -179,7 +179,7 @@ def unblend(
     tuning = TUNING[reserved]
     moments, d_channels = channels.new_zeros(n, 8), torch.zeros_like(channels)
     slot, ranges, *left = trail
-    triton_blending.unblend[(tuning.programs_backward * n_multiprocessors(device),)](
+    triton_unblending.unblend[(tuning.programs_backward * n_multiprocessors(device),)](
         slot,
         ranges,
         row,

@@ -160,64 +160,6 @@ def _gaussians(pair_ptr, gaussian_ptr, place, end):
     return tl.load(gaussian_ptr + pair, mask=place < end, other=0)
 
 
-@triton.jit
-def _split_list(
-    pair_ptr,
-    gaussian_ptr,
-    box_ptr,
-    cell_slot_ptr,
-    cell_range_ptr,
-    tile,
-    slot,
-    end,
-    n_tiles,
-    tiles_x,
-    BLOCK: tl.constexpr,
-):
-    """The lists of a tile's four cells."""
-    left, top = tile % tiles_x * 2, tile // tiles_x * 2
-    start0, n = 4 * slot, end - slot
-    start1, start2, start3 = start0 + n, start0 + 2 * n, start0 + 3 * n
-    n0, n1, n2, n3 = n * 0, n * 0, n * 0, n * 0
-    lane = tl.arange(0, BLOCK)
-    g = _gaussians(pair_ptr, gaussian_ptr, slot + lane, end)
-    box = tl.load(box_ptr + g, mask=slot + lane < end, other=0)
-    next_g = _gaussians(pair_ptr, gaussian_ptr, slot + BLOCK + lane, end)
-    while slot < end:  # what is loaded here is used one and two rounds later
-        next_box = tl.load(box_ptr + next_g, mask=slot + BLOCK + lane < end, other=0)
-        next_but_one = _gaussians(pair_ptr, gaussian_ptr, slot + 2 * BLOCK + lane, end)
-        is_in = slot + lane < end
-        in_left, in_right = is_in & (_field(box, 0) <= left), is_in & (_field(box, 1) > left + 1)
-        in_top, in_bottom = _field(box, 2) <= top, _field(box, 3) > top + 1
-        is_0, is_1, is_2, is_3 = (
-            in_left & in_top,
-            in_right & in_top,
-            in_left & in_bottom,
-            in_right & in_bottom,
-        )
-        packed = is_0.to(tl.int64) + (is_1.to(tl.int64) << 16)  # four counts in one running sum
-        packed += (is_2.to(tl.int64) << 32) + (is_3.to(tl.int64) << 48)
-        before = tl.cumsum(packed, 0) - packed
-        tl.store(cell_slot_ptr + start0 + n0 + _field(before, 0), g, mask=is_0)
-        tl.store(cell_slot_ptr + start1 + n1 + _field(before, 1), g, mask=is_1)
-        tl.store(cell_slot_ptr + start2 + n2 + _field(before, 2), g, mask=is_2)
-        tl.store(cell_slot_ptr + start3 + n3 + _field(before, 3), g, mask=is_3)
-        found = tl.sum(packed, 0)
-        n0, n1 = n0 + _field(found, 0), n1 + _field(found, 1)
-        n2, n3 = n2 + _field(found, 2), n3 + _field(found, 3)
-        g, box, next_g = next_g, next_box, next_but_one
-        slot += BLOCK
-    first, last = cell_range_ptr + 4 * tile, cell_range_ptr + 4 * n_tiles + 4 * tile
-    tl.store(first, start0)
-    tl.store(first + 1, start1)
-    tl.store(first + 2, start2)
-    tl.store(first + 3, start3)
-    tl.store(last, start0 + n0)
-    tl.store(last + 1, start1 + n1)
-    tl.store(last + 2, start2 + n2)
-    tl.store(last + 3, start3 + n3)
-
-
 @triton.jit(do_not_specialize=["n_tiles", "tiles_x"])
 def split_lists(
     pair_ptr,  # (capacity,) int64 the pair at each place of the sorted keys
@@ -236,24 +178,52 @@ def split_lists(
     """The list of every cell, in the order of its tile's; any number of programs share the lists."""
     n_long = n_of_classes(class_ptr, 0, LONG_CLASSES)
     if ARE_LONG:
-        place, last = tl.program_id(0), n_long
+        place, stop = tl.program_id(0), n_long
     else:
-        place, last = n_long + tl.program_id(0), n_long + n_of_classes(class_ptr, LONG_CLASSES, CLASSES - 1)
-    while place < last:
+        place, stop = n_long + tl.program_id(0), n_long + n_of_classes(class_ptr, LONG_CLASSES, CLASSES - 1)
+    while place < stop:
         tile = tl.load(schedule_ptr + place)
         slot = tl.load(range_ptr + tile)
         end = tl.load(range_ptr + n_tiles + tile)
-        _split_list(
-            pair_ptr,
-            gaussian_ptr,
-            box_ptr,
-            cell_slot_ptr,
-            cell_range_ptr,
-            tile,
-            slot,
-            end,
-            n_tiles,
-            tiles_x,
-            BLOCK,
-        )
+        left, top = tile % tiles_x * 2, tile // tiles_x * 2
+        start0, n = 4 * slot, end - slot
+        start1, start2, start3 = start0 + n, start0 + 2 * n, start0 + 3 * n
+        n0, n1, n2, n3 = n * 0, n * 0, n * 0, n * 0
+        lane = tl.arange(0, BLOCK)
+        g = _gaussians(pair_ptr, gaussian_ptr, slot + lane, end)
+        box = tl.load(box_ptr + g, mask=slot + lane < end, other=0)
+        next_g = _gaussians(pair_ptr, gaussian_ptr, slot + BLOCK + lane, end)
+        while slot < end:  # what is loaded here is used one and two rounds later
+            next_box = tl.load(box_ptr + next_g, mask=slot + BLOCK + lane < end, other=0)
+            next_but_one = _gaussians(pair_ptr, gaussian_ptr, slot + 2 * BLOCK + lane, end)
+            is_in = slot + lane < end
+            in_left, in_right = is_in & (_field(box, 0) <= left), is_in & (_field(box, 1) > left + 1)
+            in_top, in_bottom = _field(box, 2) <= top, _field(box, 3) > top + 1
+            is_0, is_1, is_2, is_3 = (
+                in_left & in_top,
+                in_right & in_top,
+                in_left & in_bottom,
+                in_right & in_bottom,
+            )
+            packed = is_0.to(tl.int64) + (is_1.to(tl.int64) << 16)  # four counts in one running sum
+            packed += (is_2.to(tl.int64) << 32) + (is_3.to(tl.int64) << 48)
+            before = tl.cumsum(packed, 0) - packed
+            tl.store(cell_slot_ptr + start0 + n0 + _field(before, 0), g, mask=is_0)
+            tl.store(cell_slot_ptr + start1 + n1 + _field(before, 1), g, mask=is_1)
+            tl.store(cell_slot_ptr + start2 + n2 + _field(before, 2), g, mask=is_2)
+            tl.store(cell_slot_ptr + start3 + n3 + _field(before, 3), g, mask=is_3)
+            found = tl.sum(packed, 0)
+            n0, n1 = n0 + _field(found, 0), n1 + _field(found, 1)
+            n2, n3 = n2 + _field(found, 2), n3 + _field(found, 3)
+            g, box, next_g = next_g, next_box, next_but_one
+            slot += BLOCK
+        first, last = cell_range_ptr + 4 * tile, cell_range_ptr + 4 * n_tiles + 4 * tile
+        tl.store(first, start0)
+        tl.store(first + 1, start1)
+        tl.store(first + 2, start2)
+        tl.store(first + 3, start3)
+        tl.store(last, start0 + n0)
+        tl.store(last + 1, start1 + n1)
+        tl.store(last + 2, start2 + n2)
+        tl.store(last + 3, start3 + n3)
         place += tl.num_programs(0)
