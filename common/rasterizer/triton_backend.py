@@ -58,12 +58,12 @@ def _draw(
     is_in_graph = rooms.is_capturing(device)
     if is_in_graph:
         capacity = tile_lists.rounded(capacity, tile_lists.GRAPH_SPARE)
-    on_host, event = (None, None) if is_in_graph else _announced(footprints.end[n - 1 :])
+    on_host, event = (None, None) if is_in_graph else _announced(footprints.total)
     while True:
         lists = list_gaussians(footprints, tiles_x, n_tiles, capacity)
         image, trail = blend(canvas, background, footprints, lists, channels)
         if on_host is None:
-            rooms.watch(footprints.end[n - 1 :], capacity)
+            rooms.watch(footprints.total, capacity)
             return image, footprints, lists, trail
         if event is not None:
             event.synchronize()
@@ -132,11 +132,9 @@ class _Rasterize(torch.autograd.Function):
                 footprints.row,
                 footprints.count,
                 lists.slot,
-                lists.range,
+                lists.counts,
+                lists.chunk,
                 trail.used,
-                trail.work,
-                trail.whole,
-                trail.place,
                 trail.part,
                 *(tensor for geometry in geometries for tensor in geometry),
             )
@@ -151,7 +149,7 @@ class _Rasterize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *d_images: Tensor) -> tuple[Tensor | None, ...]:
         call, (channels, image, row, count) = ctx.call, ctx.saved_tensors[:4]
-        trail, flat = ctx.saved_tensors[4:11], ctx.saved_tensors[11:]
+        lists, trail, flat = ctx.saved_tensors[4:7], Trail(*ctx.saved_tensors[7:9]), ctx.saved_tensors[9:]
         d_canvas = d_images[0]
         if len(d_images) > 1:
             d_canvas = torch.zeros_like(image)
@@ -162,7 +160,7 @@ class _Rasterize(torch.autograd.Function):
         gradients: list[Tensor | None] = []
         with torch.cuda.device_of(d_canvas):
             moments, d_channels = unblend(
-                call.canvas, call.is_detached, channels, image, d_canvas, row, trail
+                call.canvas, call.is_detached, channels, image, d_canvas, row, lists, trail
             )
             first = 0
             for which, d_image in enumerate(d_images):

@@ -1,277 +1,287 @@
 """Triton kernels: blending of the cells' lists (SPEC 10).
 
-A cell is 4 x 4 pixels, its list a run of slots; one program blends one list, K Gaussians at a time. The longest
-lists would decide how long a call takes, so they are cut into segments: first what each lets through is found, then all
-are blended side by side, then they are added up. The backward takes the same segments.
-No postponed annotations here: Triton reads them.
+One program blends the list of a chunk's cell, K Gaussians at a time. Tiles with long lists have several chunks: first
+what each lets through is found, then all are blended side by side, then they are added up. The backward takes the same
+chunks. No postponed annotations here: Triton reads them.
 """
 
 import triton
 import triton.language as tl
 
-from common.rasterizer.triton_lists import CLASSES, n_of_classes
+from common.rasterizer.triton_lists import CELLS
 from common.rasterizer.triton_pixels import (
-    MAX_ALPHA,
-    MIN_ALPHA,
+    CENTRE_PX,
     MIN_TRANSMITTANCE,
     PIXELS,
     cell_corner,
+    coefficients,
     exact_dot,
-    exp2,
-    inverse_of,
-    log2_alpha,
-    places,
+    load_footprints,
+    polynomial,
+    seen_alpha,
+    step,
     tf32_halves,
-    transmittance,
-    twice,
+    times,
 )
 
 
 @triton.jit
-def _n_segments(n, SEGMENT: tl.constexpr):
-    """Segments that a list of n slots is cut into, of SEGMENT to 2 SEGMENT - 1 slots each."""
-    return tl.maximum(n // SEGMENT, (n > 0).to(tl.int32))
+def chunk_of(item, counts_ptr, room):
+    """The chunk of an item, which is one of its cells, and whether its tile is cut; chunks of those come first."""
+    n_of_cut = tl.load(counts_ptr) * CELLS
+    is_of_cut = item < n_of_cut
+    return tl.where(is_of_cut, item // CELLS, room + (item - n_of_cut) // CELLS), is_of_cut
 
 
-@triton.jit(do_not_specialize=["n_cells", "room"])
-def cut_lists(
-    range_ptr,  # (2, n_cells) of `split_lists`
-    class_ptr,  # (2, CLASSES) of `find_lists`
-    schedule_ptr,  # (n_tiles,) of `schedule_lists`
-    work_ptr,  # out (3,) int32, zeros: how many lists are whole, segments of the others, those others
-    whole_ptr,  # out (n_cells,) int32 cells with a list of one segment, the longest more or less first
-    place_ptr,  # out (room, 3) int32 cell, first slot, one past the last slot of every other segment
-    cut_ptr,  # out (room, 2) int32 first segment and number of segments of every list that is cut
-    n_cells,
-    room,
-    SEGMENT: tl.constexpr,
+@triton.jit
+def n_items(counts_ptr):
+    """Cells of chunks there are."""
+    return (tl.load(counts_ptr) + tl.load(counts_ptr + 1)) * CELLS
+
+
+@triton.jit
+def first_slot_of(item, chunk, chunk_ptr):
+    """First slot of the list of an item."""
+    return tl.load(chunk_ptr + 4 * chunk + 1) * CELLS + item % CELLS * tl.load(chunk_ptr + 4 * chunk + 2)
+
+
+@triton.jit
+def list_of(item, chunk, chunk_ptr, length_ptr):
+    """First slot and length of the list of an item."""
+    return first_slot_of(item, chunk, chunk_ptr), tl.load(length_ptr + chunk * CELLS + item % CELLS)
+
+
+@triton.jit
+def fill(
+    background_ptr,  # (C,)
+    image_ptr,  # out (C, n_pixels)
+    n_pixels,
     BLOCK: tl.constexpr,
 ):
-    """Cut long lists, so that their segments are blended side by side."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    is_in = i < 4 * n_of_classes(class_ptr, 0, CLASSES - 1)
-    cell = 4 * tl.load(schedule_ptr + i // 4, mask=is_in, other=0) + i % 4
-    slot = tl.load(range_ptr + cell, mask=is_in, other=0)
-    n = tl.load(range_ptr + n_cells + cell, mask=is_in, other=0) - slot
-    n_segments = _n_segments(n, SEGMENT)
-    is_whole, is_cut = n_segments == 1, n_segments > 1
-    counts = is_whole.to(tl.int64) + (tl.where(is_cut, n_segments, 0).to(tl.int64) << 16)
-    counts += is_cut.to(tl.int64) << 48  # three counts in one running sum
-    before, found = tl.cumsum(counts, 0) - counts, tl.sum(counts, 0)
-    n_whole, n_cut = (found & 0xFFFF).to(tl.int32), (found >> 48).to(tl.int32)
-    first = tl.atomic_add(work_ptr, n_whole, sem="relaxed")
-    tl.store(whole_ptr + first + (before & 0xFFFF).to(tl.int32), cell, mask=is_whole)
-    item = tl.atomic_add(work_ptr + 1, ((found >> 16) & 0xFFFFFFFF).to(tl.int32), sem="relaxed")
-    item += ((before >> 16) & 0xFFFFFFFF).to(tl.int32)
-    place = tl.atomic_add(work_ptr + 2, n_cut, sem="relaxed") + (before >> 48).to(tl.int32)
-    tl.store(cut_ptr + 2 * place, item, mask=is_cut)
-    tl.store(cut_ptr + 2 * place + 1, n_segments, mask=is_cut)
-    size = (n + n_segments - 1) // tl.maximum(n_segments, 1)
-    k = 0
-    while k < tl.max(tl.where(is_cut, n_segments, 0), 0):
-        is_here = is_cut & (k < n_segments) & (item + k < room)
-        target = place_ptr + 3 * (item + k)
-        tl.store(target, cell, mask=is_here)
-        tl.store(target + 1, slot + k * size, mask=is_here)
-        tl.store(target + 2, slot + tl.minimum((k + 1) * size, n), mask=is_here)
-        k += 1
+    """An image of the background."""
+    channel, at = tl.program_id(1), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    colour = tl.zeros([BLOCK], tl.float32) + tl.load(background_ptr + channel)
+    tl.store(image_ptr + channel.to(tl.int64) * n_pixels + at, colour, mask=at < n_pixels)
 
 
-@triton.jit
-def _times(a, b):
-    return a * b
-
-
-@triton.jit
-def _alpha(power, PRECISION: tl.constexpr):
-    alpha = tl.minimum(exp2(power, PRECISION), MAX_ALPHA)
-    return tl.where(alpha >= MIN_ALPHA, alpha, 0.0)
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["room", "tiles_x"])
 def attenuate(
-    slot_ptr,  # (4 capacity,) of `split_lists`
+    slot_ptr,  # these four: Lists
+    counts_ptr,
+    chunk_ptr,
+    length_ptr,
     row_ptr,  # (N, 8)
-    work_ptr,  # (3,) of `cut_lists`
-    place_ptr,  # (room, 3) of `cut_lists`
-    passing_ptr,  # out (room, PIXELS) what every segment of a list that is cut lets through
-    width,
+    basis_ptr,  # (16, PIXELS) basis of the polynomials, for both halves of coefficients
+    passing_ptr,  # out (room, CELLS, PIXELS) what every chunk of a tile that is cut lets through, but for its last one
+    room,
+    tiles_x,
     K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The product of 1 - alpha over each segment; any number of programs share them."""
-    item, n_items = tl.program_id(0), tl.load(work_ptr + 1)
-    while item < n_items:
-        slot, end = tl.load(place_ptr + 3 * item + 1), tl.load(place_ptr + 3 * item + 2)
-        left, top = cell_corner(tl.load(place_ptr + 3 * item), width)
-        k, pixel = places(K), tl.arange(0, PIXELS)
-        x_px, y_px = (left + pixel % 4).to(tl.float32), (top + pixel // 4).to(tl.float32)
-        passing = tl.full([2, PIXELS], 1.0, tl.float32)
-        g = tl.load(slot_ptr + slot + k, mask=slot + k < end, other=0)
-        while slot < end:
-            upcoming = tl.load(slot_ptr + slot + 2 * K + k, mask=slot + 2 * K + k < end, other=0)
-            power = log2_alpha(row_ptr, g, slot + k < end, x_px[None, None, :], y_px[None, None, :])
-            alpha = _alpha(power, PRECISION)
-            passing *= tl.reduce(1.0 - alpha, 0, _times)
-            slot += 2 * K
-            g = upcoming
-        tl.store(passing_ptr + item * PIXELS + pixel, tl.reduce(passing, 0, _times))
-        item += tl.num_programs(0)
+    """The product of 1 - alpha over each list, a list to a program."""
+    pixel, k, j = tl.arange(0, PIXELS), tl.arange(0, K), tl.arange(0, 16)
+    item = tl.program_id(0)
+    chunk, n_chunks = item // CELLS, tl.load(counts_ptr)
+    first = tl.load(chunk_ptr + 4 * chunk + 3, mask=chunk < n_chunks, other=-1)
+    of_next = tl.load(chunk_ptr + 4 * chunk + 7, mask=chunk + 1 < n_chunks, other=-1)
+    if (first >= 0) & (first == of_next):
+        at_pixels = tl.load(basis_ptr + j[None, :] * PIXELS + pixel[:, None])
+        left, top = cell_corner(tl.load(chunk_ptr + 4 * chunk), item % CELLS, tiles_x)
+        x_px, y_px = left.to(tl.float32) + CENTRE_PX, top.to(tl.float32) + CENTRE_PX
+        slot, n = list_of(item, chunk, chunk_ptr, length_ptr)
+        passing = tl.full([PIXELS, K], 1.0, tl.float32)
+        stop = slot + n
+        _g, u, v, a, b, c, o = load_footprints(row_ptr, slot_ptr, slot + k, stop)
+        while slot < stop:
+            slot += K
+            _g, next_u, next_v, next_a, next_b, next_c, next_o = load_footprints(
+                row_ptr, slot_ptr, slot + k, stop
+            )
+            polynomials = tl.trans(coefficients(u - x_px, v - y_px, a, b, c, o, PRECISION))
+            alpha, _raw = seen_alpha(polynomial(at_pixels, polynomials, PRECISION), PRECISION)
+            passing *= 1.0 - alpha
+            u, v, a, b, c, o = next_u, next_v, next_a, next_b, next_c, next_o
+        tl.store(passing_ptr + item * PIXELS + pixel, tl.reduce(passing, 1, times))
 
 
 @triton.jit
 def _reaching(passing_ptr, item, first_item):
-    """What the segments before this one of the same cell let through (PIXELS,)."""
-    pixel, j = tl.arange(0, PIXELS), tl.arange(0, 16)
+    """What the chunks of a tile's cell from first_item up to, not including, item let through."""
+    j, pixel = tl.arange(0, 16), tl.arange(0, PIXELS)
     reaching = tl.full([PIXELS], 1.0, tl.float32)
-    start = first_item
-    while start < item:
-        at = (start + j)[:, None] * PIXELS + pixel[None, :]
-        passing = tl.load(passing_ptr + at, mask=(start + j < item)[:, None], other=1.0)
-        reaching *= tl.reduce(passing, 0, _times)
-        start += 16
+    while first_item < item:
+        other = first_item + j * CELLS
+        at = other[:, None] * PIXELS + pixel[None, :]
+        passing = tl.load(passing_ptr + at, mask=(other < item)[:, None], other=1.0)
+        reaching *= tl.reduce(passing, 0, times)
+        first_item += 16 * CELLS
     return reaching
 
 
 @triton.jit
+def _before_each(passing, reaching, K: tl.constexpr):
+    """What reaches each Gaussian (PIXELS, K), whose columns are `places`, and what passes them all, like `reaching`.
+
+    reaching: (PIXELS, 4), the same four times.
+    """
+    if K == 32:
+        runs = tl.permute(tl.reshape(passing, (PIXELS, 2, 2, 4, 2)), (0, 3, 1, 2, 4))
+        first, runs = _halves(runs)
+    else:
+        runs = tl.permute(tl.reshape(passing, (PIXELS, 2, 4, 2)), (0, 2, 1, 3))
+    second, runs = _halves(runs)
+    third, run = _halves(runs)  # run: (PIXELS, 4)
+    i = tl.arange(0, 2)
+    run = tl.reshape(run, (PIXELS, 2, 2))
+    before = tl.reshape(reaching, (PIXELS, 2, 2))
+    run, before = step(run, before, i[None, None, :], 2, True)
+    run, before = step(run, before, i[None, :, None], 1, True)
+    before = tl.reshape(before, (PIXELS, 4))
+    before = tl.join(before, before * third)
+    before = tl.join(before, before * second)
+    if K == 32:
+        before = tl.join(before, before * first)
+        before = tl.permute(before, (0, 2, 3, 1, 4))
+    else:
+        before = tl.permute(before, (0, 2, 1, 3))
+    return tl.reshape(before, (PIXELS, K)), reaching * tl.reshape(run, (PIXELS, 4))
+
+
+@triton.jit
+def _halves(runs):
+    """The first of each two neighbours, and both multiplied."""
+    first, second = tl.split(runs)
+    return first, first * second
+
+
+@triton.jit
+def places(K: tl.constexpr):
+    """Place in the list of each column (K,): a thread's columns are neighbours."""
+    k = tl.arange(0, K)
+    return k % 8 // 2 * (K // 4) + k // 8 * 2 + k % 2
+
+
+@triton.jit(do_not_specialize=["room", "capacity", "tiles_x"])
 def blend(
-    slot_ptr,  # (4 capacity,) of `split_lists`
-    range_ptr,  # (2, n_cells) of `split_lists`
+    slot_ptr,  # these four: Lists
+    counts_ptr,
+    chunk_ptr,
+    length_ptr,
     row_ptr,  # (N, 8)
     channel_ptr,  # (N, C)
     background_ptr,  # (C,)
     total_ptr,  # int64 number of pairs; beyond the capacity, lists are incomplete and the image is NaN
-    work_ptr,  # (3,) of `cut_lists`
-    whole_ptr,  # (n_cells,) of `cut_lists`
-    place_ptr,  # (room, 3) of `cut_lists`; ends become one past the last slot that was looked at
-    passing_ptr,  # (room, PIXELS) of `attenuate`
+    basis_ptr,  # as in `attenuate`
+    passing_ptr,  # (room, CELLS, PIXELS) of `attenuate`
+    ticket_ptr,  # (1,) int32, 0: the next list that no program has taken
     image_ptr,  # out (C, H, W), the background where no list is
-    used_ptr,  # out (n_cells,) int32 one past the last slot that was looked at of a list that is not cut
-    part_ptr,  # out (room, C + 2, PIXELS) of every segment: its colours, what reaches it, the sum of its weights
-    n_cells,
+    used_ptr,  # out (room + n_tiles, CELLS) int32 how much of every list was looked at
+    part_ptr,  # out (room, CELLS, C + 2, PIXELS) of used lists of cut tiles: colours, what reaches them, sum of weights
+    room,
     capacity,
+    tiles_x,
     width,
     height,
     C,
     K: tl.constexpr,
-    CHANNELS: tl.constexpr,  # power of two >= C; 4, or from 16 on
-    SEGMENT: tl.constexpr,
+    CHANNELS: tl.constexpr,  # power of two >= C, at least 8
     PRECISION: tl.constexpr,
 ):
-    """Blend each segment and each whole list front to back; any number of programs share them."""
-    n_segments = tl.load(work_ptr + 1)
-    n_items = n_segments + tl.load(work_ptr)
-    item = tl.program_id(0)
-    while item < n_items:
-        is_segment = item < n_segments
-        cell = tl.load(whole_ptr + item - n_segments, mask=~is_segment, other=0)
-        cell = tl.load(place_ptr + 3 * item, mask=is_segment, other=cell)
-        first = tl.load(range_ptr + cell)
-        end = tl.load(range_ptr + n_cells + cell)
-        n = end - first
-        left, top = cell_corner(cell, width)
-        pixel = tl.arange(0, PIXELS)
-        x, y = left + pixel % 4, top + pixel // 4
-        is_inside = (x < width) & (y < height)
-        x_px, y_px = x.to(tl.float32)[None, None, :], y.to(tl.float32)[None, None, :]
-        c = tl.arange(0, CHANNELS)
-        is_channel = c < C
-        slot = tl.load(place_ptr + 3 * item + 1, mask=is_segment, other=first)
-        end = tl.load(place_ptr + 3 * item + 2, mask=is_segment, other=end)
-        n_parts = _n_segments(n, SEGMENT)
-        size = (n + n_parts - 1) // tl.maximum(n_parts, 1)
-        first_item = tl.where(is_segment, item - (slot - first) // tl.maximum(size, 1), item)
-        arriving = _reaching(passing_ptr, item, first_item)  # transmittance as if pixels were never done
-        arriving = tl.where(is_inside, arriving, 0.0)
-        reaching = twice(arriving)
-        blended = tl.zeros([2, PIXELS], tl.float32)  # sum of the weights, of either half
-        colour = tl.zeros([CHANNELS, PIXELS], tl.float32)
-        last = end
-        end = tl.where(tl.max(arriving, 0) < MIN_TRANSMITTANCE, slot, end)
-        k, row = places(K), tl.arange(0, 2 * K)
-        row = row // 2 + K * (row % 2)  # places as the rows of the weights have them
-        g = tl.load(slot_ptr + slot + k, mask=slot + k < end, other=0)
-        while slot < end:
-            upcoming = tl.load(slot_ptr + slot + 2 * K + k, mask=slot + 2 * K + k < end, other=0)
-            is_in = slot + k < end
-            alpha = _alpha(log2_alpha(row_ptr, g, is_in, x_px, y_px), PRECISION)
-            after, reaching = transmittance(alpha, reaching)
-            before = after * inverse_of(1.0 - alpha, PRECISION)
-            weight = tl.where(after >= MIN_TRANSMITTANCE, alpha * before, 0.0)
-            blended += tl.sum(weight, 0)
-            if CHANNELS < 16:  # too few for dot products
-                values = tl.load(
-                    channel_ptr + g[None, :, :] * C + c[:, None, None],
-                    mask=is_in[None, :, :] & is_channel[:, None, None],
-                    other=0.0,
-                )
-                colour += tl.sum(tl.sum(values[:, :, :, None] * weight[None, :, :, :], 1), 1)
-            else:
-                is_value = (slot + row < end)[None, :] & is_channel[:, None]
-                g_of_row = tl.load(slot_ptr + slot + row, mask=slot + row < end, other=0)
-                values = tl.load(channel_ptr + g_of_row[None, :] * C + c[:, None], mask=is_value, other=0.0)
-                weight_coarse, weight_fine = tf32_halves(tl.reshape(weight, (2 * K, PIXELS)), PRECISION)
-                colour += exact_dot(values, weight_coarse, weight_fine, PRECISION)
-            slot += 2 * K
-            g = upcoming
-            is_done = tl.max(tl.max(reaching, 0), 0) < MIN_TRANSMITTANCE
-            end = tl.where(is_done, tl.minimum(slot, end), end)
-        weights = tl.sum(blended, 0)
-        if is_segment:
-            tl.store(place_ptr + 3 * item + 2, tl.minimum(end, last))
-            part = part_ptr + item.to(tl.int64) * (C + 2) * PIXELS
-            is_part = is_channel[:, None] & (pixel[None, :] >= 0)
-            tl.store(part + c[:, None] * PIXELS + pixel[None, :], colour, mask=is_part)
-            tl.store(part + C * PIXELS + pixel, arriving)
-            tl.store(part + (C + 1) * PIXELS + pixel, weights)
-        else:
-            tl.store(used_ptr + cell, tl.minimum(end, last))
-            background = tl.load(background_ptr + c, mask=is_channel, other=0.0)
-            colour += background[:, None] * (1.0 - weights)[None, :]
-            colour = tl.where(tl.load(total_ptr) > capacity, float("nan"), colour)
-            target = image_ptr + (c[:, None].to(tl.int64) * height + y[None, :]) * width + x[None, :]
-            tl.store(target, colour, mask=is_inside[None, :] & is_channel[:, None])
-        item += tl.num_programs(0)
+    """Blend each list front to back; any number of programs take one after the other."""
+    pixel, c, place, j = tl.arange(0, PIXELS), tl.arange(0, CHANNELS), places(K), tl.arange(0, 16)
+    at_pixels, is_channel = tl.load(basis_ptr + j[None, :] * PIXELS + pixel[:, None]), c < C
+    end, item = n_items(counts_ptr), tl.atomic_add(ticket_ptr, 1, sem="relaxed")
+    while item < end:
+        next_item = tl.atomic_add(ticket_ptr, 1, sem="relaxed")
+        chunk, is_of_cut = chunk_of(item, counts_ptr, room)
+        slot, n = list_of(item, chunk, chunk_ptr, length_ptr)
+        start = slot
+        if n > 0:
+            left, top = cell_corner(tl.load(chunk_ptr + 4 * chunk), item % CELLS, tiles_x)
+            x, y = left + pixel % 4, top + pixel // 4
+            is_inside = (x < width) & (y < height)
+            first_item = tl.where(is_of_cut, tl.load(chunk_ptr + 4 * chunk + 3) * CELLS + item % CELLS, item)
+            arriving = _reaching(passing_ptr, item, first_item)  # transmittance as if pixels were never done
+            arriving = tl.where(is_inside, arriving, 0.0)
+            if tl.max(arriving, 0) >= MIN_TRANSMITTANCE:
+                stop = slot + n
+                last = stop
+                g, u, v, a, b, conic_c, o = load_footprints(row_ptr, slot_ptr, slot + place, last)
+                x_px, y_px = left.to(tl.float32) + CENTRE_PX, top.to(tl.float32) + CENTRE_PX
+                reaching = tl.broadcast_to(arriving[:, None], (PIXELS, 4))
+                blended = tl.zeros([PIXELS], tl.float32)
+                colour = tl.zeros([PIXELS, CHANNELS], tl.float32)
+                while slot < stop:
+                    is_value = (slot + place < last)[:, None] & is_channel[None, :]
+                    values = tl.load(channel_ptr + g[:, None] * C + c[None, :], mask=is_value, other=0.0)
+                    slot += K
+                    next_g, next_u, next_v, next_a, next_b, next_c, next_o = load_footprints(
+                        row_ptr, slot_ptr, slot + place, last
+                    )
+                    polynomials = tl.trans(coefficients(u - x_px, v - y_px, a, b, conic_c, o, PRECISION))
+                    alpha, _raw = seen_alpha(polynomial(at_pixels, polynomials, PRECISION), PRECISION)
+                    before, reaching = _before_each(1.0 - alpha, reaching, K)
+                    weight = tl.where(before * (1.0 - alpha) >= MIN_TRANSMITTANCE, alpha * before, 0.0)
+                    blended += tl.sum(weight, 1)
+                    coarse, fine = tf32_halves(values, PRECISION)
+                    colour += exact_dot(weight, coarse, fine, PRECISION)
+                    g, u, v, a, b, conic_c, o = next_g, next_u, next_v, next_a, next_b, next_c, next_o
+                    is_done = tl.max(tl.max(reaching, 1), 0) < MIN_TRANSMITTANCE
+                    stop = tl.where(is_done, tl.minimum(slot, stop), stop)
+                slot = tl.minimum(slot, last)
+                if is_of_cut:
+                    part = part_ptr + item.to(tl.int64) * (C + 2) * PIXELS
+                    is_part = (pixel[:, None] >= 0) & is_channel[None, :]
+                    tl.store(part + c[None, :] * PIXELS + pixel[:, None], colour, mask=is_part)
+                    tl.store(part + C * PIXELS + pixel, arriving)
+                    tl.store(part + (C + 1) * PIXELS + pixel, blended)
+                else:
+                    background = tl.load(background_ptr + c, mask=is_channel, other=0.0)
+                    colour += background[None, :] * (1.0 - blended)[:, None]
+                    colour = tl.where(tl.load(total_ptr) > capacity, float("nan"), colour)
+                    target = image_ptr + (c[None, :].to(tl.int64) * height + y[:, None]) * width + x[:, None]
+                    tl.store(target, colour, mask=is_inside[:, None] & is_channel[None, :])
+        tl.store(used_ptr + chunk * CELLS + item % CELLS, slot - start)
+        item = next_item
 
 
-@triton.jit(do_not_specialize=["C"])
-def join_segments(
-    work_ptr,  # (3,) of `cut_lists`
-    place_ptr,  # (room, 3) of `blend`
-    cut_ptr,  # (room, 2) of `cut_lists`
-    part_ptr,  # (room, C + 2, PIXELS) of `blend`; colours become those of all segments before
+@triton.jit(do_not_specialize=["tiles_x", "capacity"])
+def join_chunks(
+    counts_ptr,  # these three: Lists
+    chunk_ptr,
+    cut_ptr,
+    used_ptr,  # (room + n_tiles, CELLS) of `blend`
+    part_ptr,  # (room, CELLS, C + 2, PIXELS) of `blend`
     background_ptr,  # (C,)
     total_ptr,  # as in `blend`
     image_ptr,  # out (C, H, W)
     capacity,
+    tiles_x,
     width,
     height,
     C,
-    SEGMENTS: tl.constexpr,  # at a time
+    CHANNELS: tl.constexpr,  # of a program
 ):
-    """Add up the segments of every list that is cut, a channel to a program."""
-    j, pixel = tl.arange(0, SEGMENTS), tl.arange(0, PIXELS)
-    channel = tl.program_id(1)
-    background = tl.load(background_ptr + channel)
-    place = tl.program_id(0)
-    n_cut = tl.load(work_ptr + 2)
-    while place < n_cut:
-        item, n = tl.load(cut_ptr + 2 * place), tl.load(cut_ptr + 2 * place + 1)
-        left, top = cell_corner(tl.load(place_ptr + 3 * item), width)
+    """Add up the chunks of every tile that is cut; any number of programs share the cells."""
+    c, pixel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS), tl.arange(0, PIXELS)
+    is_part = (c < C)[:, None] & (pixel[None, :] >= 0)
+    background = tl.load(background_ptr + c, mask=c < C, other=0.0)
+    place, end = tl.program_id(0), tl.load(counts_ptr + 2) * CELLS
+    while place < end:
+        cell = place % CELLS
+        chunk, n = tl.load(cut_ptr + 2 * (place // CELLS)), tl.load(cut_ptr + 2 * (place // CELLS) + 1)
+        left, top = cell_corner(tl.load(chunk_ptr + 4 * chunk), cell, tiles_x)
         x, y = left + pixel % 4, top + pixel // 4
-        colour, blended = tl.zeros([PIXELS], tl.float32), tl.zeros([PIXELS], tl.float32)
-        k = 0
-        while k < n:
-            is_in = (k + j < n)[:, None] & (pixel[None, :] >= 0)
-            part = part_ptr + (item + k + j).to(tl.int64)[:, None] * (C + 2) * PIXELS + pixel[None, :]
-            own = tl.load(part + channel * PIXELS, mask=is_in, other=0.0)
-            so_far = tl.cumsum(own, 0)
-            tl.store(part + channel * PIXELS, colour[None, :] + (so_far - own), mask=is_in)
-            colour += tl.sum(own, 0)
-            blended += tl.sum(tl.load(part + (C + 1) * PIXELS, mask=is_in, other=0.0), 0)
-            k += SEGMENTS
-        colour += background * (1.0 - blended)
+        colour, blended = tl.zeros([CHANNELS, PIXELS], tl.float32), tl.zeros([PIXELS], tl.float32)
+        stop = chunk + n
+        while chunk < stop:
+            is_used = tl.load(used_ptr + chunk * CELLS + cell) > 0
+            part = part_ptr + (chunk * CELLS + cell).to(tl.int64) * (C + 2) * PIXELS
+            colour += tl.load(part + c[:, None] * PIXELS + pixel[None, :], mask=is_part & is_used, other=0.0)
+            blended += tl.load(part + (C + 1) * PIXELS + pixel, mask=(pixel >= 0) & is_used, other=0.0)
+            chunk += 1
+        colour += background[:, None] * (1.0 - blended)[None, :]
         colour = tl.where(tl.load(total_ptr) > capacity, float("nan"), colour)
-        target = image_ptr + (channel.to(tl.int64) * height + y) * width + x
-        tl.store(target, colour, mask=(x < width) & (y < height))
+        target = image_ptr + (c[:, None].to(tl.int64) * height + y[None, :]) * width + x[None, :]
+        tl.store(target, colour, mask=is_part & ((x < width) & (y < height))[None, :])
         place += tl.num_programs(0)

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from common.rasterizer.interface import TILE_PX, Splats
 
-LIST_PX = 8  # side of the tiles whose lists are sorted
-
 
 @dataclass(frozen=True)
 class Canvas:
@@ -35,13 +33,13 @@ class Canvas:
     @property
     def n_tiles(self) -> tuple[int, int]:
         """Tiles in a row of the canvas, and in all."""
-        tiles_x = -(-self.width // LIST_PX)
-        return tiles_x, tiles_x * -(-self.height // LIST_PX)
+        tiles_x = -(-self.width // TILE_PX)
+        return tiles_x, tiles_x * -(-self.height // TILE_PX)
 
 
 @lru_cache(maxsize=64)
 def image_of_tiles(canvas: Canvas, device: torch.device) -> Tensor:
     """The image that every row of tiles belongs to."""
-    rows = torch.arange(-(-canvas.height // LIST_PX)) * LIST_PX
+    rows = torch.arange(-(-canvas.height // TILE_PX)) * TILE_PX
     tops = torch.tensor(canvas.tops)
     return (torch.searchsorted(tops, rows, right=True) - 1).int().to(device)

@@ -17,13 +17,15 @@ BLOCK = 128  # Gaussians to a program
 
 @dataclass(frozen=True)
 class Footprints:
-    """Outputs of `triton_projection.project`, and the Gaussians in depth order."""
+    """Outputs of `triton_projection.project`."""
 
     row: Tensor  # (N, 8)
     box: Tensor  # (N,) int64
-    count: Tensor  # (N,) int64
-    order: Tensor  # (N,) int64, front to back
-    end: Tensor  # (N,) int64 running sum of `count` in that order
+    count: Tensor  # (N,) int32
+    end: Tensor  # (N,) int64 running sums of `count`, by blocks of BLOCK Gaussians of a scene
+    total: Tensor  # (1,) int64 sum of all counts
+    depth: Tensor  # (2,) int32
+    sizes: tuple[int, ...]  # Gaussians of each scene
 
 
 def geometry_of(splats: Splats) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -39,10 +41,14 @@ def geometry_of(splats: Splats) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 def project(scenes: Sequence[Splats], geometries: Sequence[tuple[Tensor, ...]], canvas: Canvas) -> Footprints:
     """Footprints of the Gaussians of all scenes, whose geometries are those of `geometry_of`."""
-    like, n = geometries[0][0], sum(len(geometry[0]) for geometry in geometries)
-    row, depth = like.new_empty(n, 8), like.new_empty(n)
-    box = torch.empty(n, dtype=torch.int64, device=like.device)
-    count = torch.empty(n, dtype=torch.int64, device=like.device)
+    like, sizes = geometries[0][0], tuple(len(geometry[0]) for geometry in geometries)
+    n, device = sum(sizes), like.device
+    row = like.new_empty(n, 8)
+    box = torch.empty(n, dtype=torch.int64, device=device)
+    count = torch.empty(n, dtype=torch.int32, device=device)
+    end = torch.empty(n, dtype=torch.int64, device=device)
+    total = torch.zeros(2, dtype=torch.int64, device=device)
+    depth = total[1:].view(torch.int32)
     first = 0
     for splats, geometry, top in zip(scenes, geometries, canvas.tops, strict=True):
         n_here = len(geometry[0])
@@ -51,7 +57,9 @@ def project(scenes: Sequence[Splats], geometries: Sequence[tuple[Tensor, ...]], 
             row[first:],
             box[first:],
             count[first:],
-            depth[first:],
+            end[first:],
+            total,
+            depth,
             n_here,
             splats.camera.width,
             splats.camera.height,
@@ -62,8 +70,7 @@ def project(scenes: Sequence[Splats], geometries: Sequence[tuple[Tensor, ...]], 
             BLOCK=BLOCK,
         )
         first += n_here
-    order = torch.sort(depth, stable=True).indices
-    return Footprints(row, box, count, order, torch.cumsum(count[order], 0))
+    return Footprints(row, box, count, end, total[:1], depth, sizes)
 
 
 def unproject(

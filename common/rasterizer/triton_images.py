@@ -15,30 +15,29 @@ from common.rasterizer.triton_footprints import Footprints
 from common.rasterizer.triton_tile_lists import CELLS, Lists, n_multiprocessors
 
 CELL_PIXELS = 16
-SEGMENT = 256  # slots; lists of twice as many are cut into pieces that are not much longer
-CUT_BLOCK = 256  # cells
-JOINED = 16  # segments at a time
-JOINING = 2  # programs for every multiprocessor and channel
+LEAST_RESULTS, LEAST_TERMS = 8, 16  # of a matrix product along one axis
+FILLED = 4096  # pixels at a time
+JOINING, JOINED = 16, 8  # programs for every multiprocessor; channels of one
+ATTENUATED = 64  # Gaussians at a time
 
 
 @dataclass(frozen=True)
 class Tuning:
     """How blending is cut up; measured on an H200 with 220,000 Gaussians on 1024 x 576 pixels."""
 
-    k: int  # Gaussians at a time in the forward
-    k_backward: int
-    registers_backward: int | None  # at most; fewer registers, more programs at once
-    registers: int | None = 128  # the same in the forward
-    programs: int = 32  # of the forward, for every multiprocessor
-    programs_backward: int = 48  # for every multiprocessor
-    n_warps: int = 1
+    k: int = 32  # Gaussians at a time in the forward
+    registers: int | None = 128  # at most; fewer registers, more programs at once
+    programs: int = 16  # for every multiprocessor
+    k_backward: int = 32
+    registers_backward: int | None = 168
+    programs_backward: int = 12
 
 
 TUNING = {  # by the channels that are reserved
-    4: Tuning(k=32, k_backward=32, registers_backward=168),
-    16: Tuning(k=32, k_backward=32, registers_backward=168),
-    32: Tuning(k=32, k_backward=32, registers_backward=168),
-    64: Tuning(k=32, k_backward=16, registers_backward=None, registers=None),
+    8: Tuning(),
+    16: Tuning(),
+    32: Tuning(registers=168, programs=12, registers_backward=None, programs_backward=8),
+    64: Tuning(registers=None, programs=8, k_backward=16, registers_backward=None, programs_backward=8),
 }
 
 
@@ -46,11 +45,8 @@ TUNING = {  # by the channels that are reserved
 class Trail:
     """What the forward leaves for the backward."""
 
-    used: Tensor  # (n_cells,) int32 end of what was looked at of each list that is not cut
-    work: Tensor  # (3,) int32 how many lists are whole, segments of the others, those others
-    whole: Tensor  # (n_cells,) int32 cells whose lists are of one segment
-    place: Tensor  # (room, 3) int32 cell, first slot, end of what was looked at of every segment
-    part: Tensor  # (room, C + 2, 16) colour and transmittance before every segment, sum of its weights
+    used: Tensor  # (room + n_tiles, 16) int32 how much of every list was looked at
+    part: Tensor  # (room, 16, C + 2, 16) of used lists of cut tiles: colours, what reaches them, sum of their weights
 
 
 @lru_cache(maxsize=64)
@@ -62,6 +58,14 @@ def _attached(is_detached: tuple[tuple[bool, ...], ...], device: torch.device) -
 
 
 @lru_cache(maxsize=8)
+def _basis(device: torch.device) -> Tensor:
+    """1, x, y, x^2, x y, y^2, 0, 0 of a cell's pixels, from its centre, twice: (16, 16)."""
+    y, x = torch.meshgrid(*(2 * [torch.arange(4.0) - 1.5]), indexing="ij")
+    columns = torch.stack([x**0, x, y, x * x, x * y, y * y, 0 * x, 0 * x]).reshape(8, CELL_PIXELS)
+    return columns.repeat(2, 1).to(device)
+
+
+@lru_cache(maxsize=8)
 def _precision(device: torch.device) -> str:
     """How dot products keep float32 accuracy: as three products in tf32 where the device has it."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
@@ -69,96 +73,85 @@ def _precision(device: torch.device) -> str:
     return "tf32"
 
 
-def _reserved(n_channels: int, is_backward: bool) -> int:
-    """Channels that programs reserve: dot products need a power of two from 16; few are blended without them."""
-    return 4 if n_channels <= 4 and not is_backward else max(16, 1 << (n_channels - 1).bit_length())
+def _reserved(n_channels: int, least: int) -> int:
+    """Channels that programs reserve: a power of two."""
+    return max(least, 1 << (n_channels - 1).bit_length())
 
 
 def blend(
     canvas: Canvas, background: Tensor, footprints: Footprints, lists: Lists, channels: Tensor
 ) -> tuple[Tensor, Trail]:
     """Image (C, H, W) of the canvas, and what the backward needs."""
-    (n, n_channels), device = channels.shape, channels.device
-    capacity, n_cells = len(lists.slot) // CELLS, lists.range.shape[1]
-    image = background[:, None, None].repeat(1, canvas.height, canvas.width)
-    reserved = _reserved(n_channels, is_backward=False)
+    n_channels, device = channels.shape[1], channels.device
+    capacity, tiles_x = len(lists.slot) // CELLS, canvas.n_tiles[0]
+    background, n_pixels = background.contiguous(), canvas.height * canvas.width
+    image = channels.new_empty(n_channels, canvas.height, canvas.width)
+    triton_blending.fill[(-(-n_pixels // FILLED), n_channels)](background, image, n_pixels, BLOCK=FILLED)
+    reserved, precision, basis = _reserved(n_channels, LEAST_RESULTS), _precision(device), _basis(device)
     tuning = TUNING[reserved]
-    room = len(lists.slot) // SEGMENT + 1
-    precision = _precision(device)
-    work = torch.zeros(3, dtype=torch.int32, device=device)
-    whole = torch.empty(n_cells, dtype=torch.int32, device=device)
-    place = torch.empty(room, 3, dtype=torch.int32, device=device)
-    cut = torch.empty(room, 2, dtype=torch.int32, device=device)
-    triton_blending.cut_lists[(-(-n_cells // CUT_BLOCK),)](
-        lists.range,
-        lists.classes,
-        lists.schedule,
-        work,
-        whole,
-        place,
-        cut,
-        n_cells,
-        room,
-        SEGMENT=SEGMENT,
-        BLOCK=CUT_BLOCK,
-    )
-    passing = channels.new_empty(room, CELL_PIXELS)
-    triton_blending.attenuate[(tuning.programs * n_multiprocessors(device),)](
+    passing = channels.new_empty(lists.room, CELLS, CELL_PIXELS)
+    triton_blending.attenuate[(CELLS * lists.room,)](
         lists.slot,
+        lists.counts,
+        lists.chunk,
+        lists.length,
         footprints.row,
-        work,
-        place,
+        basis,
         passing,
-        canvas.width,
-        K=tuning.k // 2,
+        lists.room,
+        tiles_x,
+        K=ATTENUATED,
         PRECISION=precision,
-        num_warps=tuning.n_warps,
+        num_warps=1,
     )
-    used = torch.empty(n_cells, dtype=torch.int32, device=device)
-    part = channels.new_empty(room, n_channels + 2, CELL_PIXELS)
-    background, total = background.contiguous(), footprints.end[n - 1 :]
-    triton_blending.blend[(tuning.programs * n_multiprocessors(device),)](
+    used = torch.empty_like(lists.length)
+    part = channels.new_empty(lists.room, CELLS, n_channels + 2, CELL_PIXELS)
+    n_programs = tuning.programs * n_multiprocessors(device)
+    triton_blending.blend[(n_programs,)](
         lists.slot,
-        lists.range,
+        lists.counts,
+        lists.chunk,
+        lists.length,
         footprints.row,
         channels,
         background,
-        total,
-        work,
-        whole,
-        place,
+        footprints.total,
+        basis,
         passing,
+        lists.counts[3:],
         image,
         used,
         part,
-        n_cells,
+        lists.room,
         capacity,
+        tiles_x,
         canvas.width,
         canvas.height,
         n_channels,
-        K=tuning.k // 2,
+        K=tuning.k,
         CHANNELS=reserved,
-        SEGMENT=SEGMENT,
         PRECISION=precision,
-        num_warps=tuning.n_warps,
+        num_warps=1,
         maxnreg=tuning.registers,
     )
-    triton_blending.join_segments[(JOINING * n_multiprocessors(device), n_channels)](
-        work,
-        place,
-        cut,
+    triton_blending.join_chunks[(JOINING * n_multiprocessors(device), -(-n_channels // JOINED))](
+        lists.counts,
+        lists.chunk,
+        lists.cut,
+        used,
         part,
         background,
-        total,
+        footprints.total,
         image,
         capacity,
+        tiles_x,
         canvas.width,
         canvas.height,
         n_channels,
-        SEGMENTS=JOINED,
+        CHANNELS=JOINED,
         num_warps=1,
     )
-    return image, Trail(used, work, whole, place, part)
+    return image, Trail(used, part)
 
 
 def unblend(
@@ -168,36 +161,43 @@ def unblend(
     image: Tensor,
     d_image: Tensor,
     row: Tensor,
-    trail: Sequence[Tensor],
+    lists: Sequence[Tensor],
+    trail: Trail,
 ) -> tuple[Tensor, Tensor]:
     """Moments (N, 8) of the exponents' gradients and the gradient of the channels.
 
-    is_detached: flags of each image's channels; trail: lists, then the Trail.
+    is_detached: flags of each image's channels; lists: slot, counts and chunk of the Lists.
     """
     (n, n_channels), device = channels.shape, channels.device
-    reserved = _reserved(n_channels, is_backward=True)
+    reserved = _reserved(n_channels, LEAST_TERMS)
     tuning = TUNING[reserved]
-    moments, d_channels = channels.new_zeros(n, 8), torch.zeros_like(channels)
-    slot, ranges, *left = trail
+    moments, d_channels = (
+        channels.new_zeros(n + 1, 8),
+        torch.zeros_like(channels),
+    )  # the last row is the ticket
     triton_unblending.unblend[(tuning.programs_backward * n_multiprocessors(device),)](
-        slot,
-        ranges,
+        *lists,
+        trail.used,
         row,
         channels,
-        *left,
+        trail.part,
         _attached(is_detached, device),
         image_of_tiles(canvas, device),
+        _basis(device),
+        moments[n].view(torch.int32),
         image,
         d_image.contiguous(),
         moments,
         d_channels,
+        len(trail.part),
+        canvas.n_tiles[0],
         canvas.width,
         canvas.height,
         n_channels,
-        K=tuning.k_backward // 2,
+        K=tuning.k_backward,
         CHANNELS=reserved,
         PRECISION=_precision(device),
-        num_warps=tuning.n_warps,
+        num_warps=1,
         maxnreg=tuning.registers_backward,
     )
-    return moments, d_channels
+    return moments[:n], d_channels

@@ -1,16 +1,16 @@
-"""Triton kernels: lists of Gaussians, front to back, of every tile and of every cell (SPEC 10).
+"""Triton kernels: which Gaussians touch each cell of 4 x 4 pixels, front to back (SPEC 10).
 
-Tiles of 8 x 8 pixels get sorted lists; each is split into the lists of its four cells of 4 x 4 pixels. A pair is
-(Gaussian, tile); sorted by tile, then depth, those of a tile are neighbours. A list is a run of slots.
+Every (Gaussian, tile) pair gets a key of the tile and the depth, which are sorted together. A tile's list is cut into
+chunks that are looked at side by side, and each chunk is split into the lists of the tile's cells.
 No postponed annotations here: Triton reads them.
 """
 
 import triton
 import triton.language as tl
 
-CLASSES = tl.constexpr(16)  # of lists by their lengths; a power of two, and a multiple of 4
-SHORT = tl.constexpr(9)  # half octaves of a length
-LONG_CLASSES = tl.constexpr(6)  # the first ones, from 511 pairs on, which many threads split together
+CELLS = tl.constexpr(16)  # of a tile of 16 x 16 pixels
+N_COUNTS = tl.constexpr(4)  # chunks of tiles that are cut, tiles that are not, tiles that are
+FARTHEST = tl.constexpr(0x7F800000)  # bits of infinity
 
 
 @triton.jit
@@ -19,211 +19,208 @@ def _field(packed, j: tl.constexpr):
     return ((packed >> (16 * j)) & 0xFFFF).to(tl.int32)
 
 
-@triton.jit(do_not_specialize=["n", "tiles_x", "n_tiles", "capacity"])
+@triton.jit(do_not_specialize=["n_runs", "tiles_x", "n_tiles", "capacity"])
 def list_pairs(
-    order_ptr,  # (N,) int64 Gaussians front to back
-    end_ptr,  # (N,) int64 running sum of their tile counts, in that order
+    run_ptr,  # (n_runs + 1,) int32 first Gaussian of every run, of RANKS at most
+    end_ptr,  # (N,) int64 running sum of tile counts, within each run
+    count_ptr,  # (N,) int32 tiles that a Gaussian touches
     box_ptr,  # (N,) int64 cells x0, x1, y0, y1, ends exclusive, of 16 bits each
-    key_ptr,  # out (capacity,) int16: tile - OFFSET; int32 if there are too many; the last tile + 1 where unused
+    row_ptr,  # (N, 8) of `project`: the last column is the depth
+    total_ptr,  # int64 number of pairs
+    depth_ptr,  # (2,) int32 bits of the largest depth, and of the smallest subtracted from FARTHEST
+    key_ptr,  # out (capacity,) int32: the tile, then DEPTH_BITS of the depth; beyond all others where unused
     gaussian_ptr,  # out (capacity,) int32
-    n,
+    n_runs,
     tiles_x,
     n_tiles,
     capacity,
-    OFFSET: tl.constexpr,
-    RANKS: tl.constexpr,  # Gaussians to a program, a power of two
-    N_STEPS: tl.constexpr,  # 2^N_STEPS = RANKS
+    DEPTH_BITS: tl.constexpr,
+    N_STEPS: tl.constexpr,  # 2^N_STEPS: Gaussians of a run, at most
     BLOCK: tl.constexpr,  # pairs at a time
 ):
-    """All pairs, front to back: which Gaussian, which tile. Programs beyond the Gaussians mark what is unused."""
-    n_programs = (n + RANKS - 1) // RANKS
-    total = tl.load(end_ptr + n - 1)
+    """All pairs, in any order, a run to a program. Programs beyond the runs mark what is unused."""
     k = tl.arange(0, BLOCK)
-    if tl.program_id(0) >= n_programs:
-        unused = (tl.program_id(0) - n_programs) * BLOCK + k
-        is_unused = (unused < capacity) & (unused >= total)
-        tl.store(
-            key_ptr + unused, (n_tiles - OFFSET + unused * 0).to(key_ptr.dtype.element_ty), mask=is_unused
-        )
+    if tl.program_id(0) >= n_runs:
+        unused = (tl.program_id(0) - n_runs) * BLOCK + k
+        is_unused = (unused < capacity) & (unused >= tl.load(total_ptr))
+        tl.store(key_ptr + unused, tl.full([BLOCK], 1, tl.int32) * (n_tiles << DEPTH_BITS), mask=is_unused)
     else:
-        first = tl.program_id(0) * RANKS
-        last = tl.minimum(first + RANKS, n) - 1
-        pair = tl.load(end_ptr + first - 1, mask=first > 0, other=0) + k.to(tl.int64)
+        first = tl.load(run_ptr + tl.program_id(0))
+        last = tl.load(run_ptr + tl.program_id(0) + 1) - 1
+        pair = tl.load(end_ptr + first) - tl.load(count_ptr + first) + k.to(tl.int64)
         stop = tl.minimum(tl.load(end_ptr + last), capacity)
+        farthest = tl.load(depth_ptr).to(tl.float32, bitcast=True)
+        nearest = (-(tl.load(depth_ptr + 1) - FARTHEST)).to(tl.float32, bitcast=True)
+        scale = ((1 << DEPTH_BITS) - 1) / tl.maximum(farthest - nearest, 1e-30)
         while tl.min(pair, 0) < stop:
             is_in = pair < stop
-            lo = tl.zeros([BLOCK], tl.int32) + first  # the first rank whose end lies beyond the pair
+            lo = tl.zeros([BLOCK], tl.int32) + first  # the first Gaussian whose end lies beyond the pair
             hi = tl.zeros([BLOCK], tl.int32) + last
             for _ in range(N_STEPS):
                 middle = (lo + hi) // 2
                 is_beyond = tl.load(end_ptr + middle, mask=is_in, other=0) > pair
                 hi = tl.where(is_beyond, middle, hi)
                 lo = tl.where(is_beyond, lo, tl.minimum(middle + 1, hi))
-            before = tl.load(end_ptr + lo - 1, mask=is_in & (lo > 0), other=0)
-            g = tl.load(order_ptr + lo, mask=is_in, other=0).to(tl.int32)
-            box = tl.load(box_ptr + g, mask=is_in, other=0)
-            left, top = _field(box, 0) // 2, _field(box, 2) // 2
-            n_x = tl.maximum((_field(box, 1) - 1) // 2 - left + 1, 1)
+            before = tl.load(end_ptr + lo, mask=is_in, other=0) - tl.load(count_ptr + lo, mask=is_in, other=0)
+            box = tl.load(box_ptr + lo, mask=is_in, other=0)
+            depth = tl.load(row_ptr + 8 * lo + 7, mask=is_in, other=0.0)
+            step = tl.minimum(((depth - nearest) * scale).to(tl.int32), (1 << DEPTH_BITS) - 1)
+            left, top = _field(box, 0) // 4, _field(box, 2) // 4
+            n_x = tl.maximum((_field(box, 1) - 1) // 4 - left + 1, 1)
             place = (pair - before).to(tl.int32)
             tile = (top + place // n_x) * tiles_x + left + place % n_x
-            tl.store(key_ptr + pair, (tile - OFFSET).to(key_ptr.dtype.element_ty), mask=is_in)
-            tl.store(gaussian_ptr + pair, g, mask=is_in)
+            tl.store(key_ptr + pair, (tile << DEPTH_BITS) + step, mask=is_in)
+            tl.store(gaussian_ptr + pair, lo, mask=is_in)
             pair += BLOCK
 
 
 @triton.jit
-def _length_class(n):
-    """0 for the longest lists, each class a factor of 1.41 shorter; CLASSES - 1 for empty ones alone."""
-    half_octaves = (2.0 * tl.log2(n.to(tl.float32) + 1.0)).to(tl.int32)
-    shortness = CLASSES - 2 - tl.minimum(tl.maximum(half_octaves - SHORT, 0), CLASSES - 2)
-    return tl.where(n > 0, shortness, CLASSES - 1)
-
-
-@triton.jit
-def n_of_classes(class_ptr, first, last):
-    """How many lists are of the classes from first up to, not including, last."""
-    c = tl.arange(0, CLASSES)
-    n = tl.load(class_ptr + c)
-    return tl.sum(tl.where((c >= first) & (c < last), n, 0), 0)
+def _is_before(depth, g, other_depth, other):
+    """Whether one Gaussian lies before another; of two at the same depth, the first one does."""
+    return (depth < other_depth) | ((depth == other_depth) & (g < other))
 
 
 @triton.jit(do_not_specialize=["n_tiles", "capacity"])
-def find_lists(
+def arrange_pairs(
     key_ptr,  # (capacity,) of `list_pairs`, sorted
-    range_ptr,  # out (2, n_tiles) int32: place of the first pair, one past the last
-    class_ptr,  # out (2, CLASSES) int32, zeros: the first row says how many lists there are of each length
+    pair_ptr,  # (capacity,) int64 the pair of each sorted key
+    gaussian_ptr,  # (capacity,) of `list_pairs`
+    row_ptr,  # (N, 8)
+    ordered_ptr,  # out (capacity,) int32 Gaussians, tile by tile, front to back
+    range_ptr,  # out (2, n_tiles) int32, zeros: place of a tile's first pair, one past the last
     n_tiles,
     capacity,
-    N_STEPS: tl.constexpr,  # 2^N_STEPS > capacity
-    OFFSET: tl.constexpr,
+    DEPTH_BITS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The list of every tile."""
-    tile = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    is_in = tile < n_tiles
-    lo, hi = tl.zeros([BLOCK], tl.int32), tl.zeros([BLOCK], tl.int32) + capacity
-    lo_end, hi_end = lo, hi
-    for _ in range(N_STEPS):  # the first keys that are not below the tile, and not below the next one
-        middle, middle_end = (lo + hi) // 2, (lo_end + hi_end) // 2
-        key = tl.load(key_ptr + middle, mask=is_in & (lo < hi), other=0).to(tl.int32) + OFFSET
-        key_end = tl.load(key_ptr + middle_end, mask=is_in & (lo_end < hi_end), other=0).to(tl.int32) + OFFSET
-        is_below, is_below_end = (key < tile) & (lo < hi), (key_end <= tile) & (lo_end < hi_end)
-        hi, hi_end = tl.where(is_below, hi, middle), tl.where(is_below_end, hi_end, middle_end)
-        lo, lo_end = tl.where(is_below, middle + 1, lo), tl.where(is_below_end, middle_end + 1, lo_end)
-    tl.store(range_ptr + tile, lo, mask=is_in)
-    tl.store(range_ptr + n_tiles + tile, lo_end, mask=is_in)
-    length_class = _length_class(lo_end - lo)
-    found = tl.histogram(length_class, CLASSES, mask=is_in)
-    tl.atomic_add(class_ptr + tl.arange(0, CLASSES), found, mask=found > 0, sem="relaxed")
-
-
-@triton.jit(do_not_specialize=["n_tiles"])
-def schedule_lists(
-    range_ptr,  # (2, n_tiles) of `find_lists`
-    class_ptr,  # (2, CLASSES) of `find_lists`; the second row counts what has got a place
-    schedule_ptr,  # out (n_tiles,) int32 tiles, the longest lists first
-    n_tiles,
-    BLOCK: tl.constexpr,  # under 32768
-):
-    """The order in which tiles are worked at."""
-    tile = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    is_in = tile < n_tiles
-    n = tl.load(range_ptr + n_tiles + tile, mask=is_in, other=0) - tl.load(
-        range_ptr + tile, mask=is_in, other=0
-    )
-    length_class = tl.where(is_in, _length_class(n), CLASSES)
-    c = tl.arange(0, CLASSES)
-    found, before = tl.zeros([CLASSES], tl.int32), tl.zeros([BLOCK], tl.int32)
-    for four in tl.static_range(CLASSES // 4):
-        field = length_class - 4 * four
-        is_here = (field >= 0) & (field < 4)
-        packed = tl.where(is_here, tl.full([BLOCK], 1, tl.int64) << (16 * tl.where(is_here, field, 0)), 0)
-        running = tl.cumsum(packed, 0) - packed  # four counts in one sum
-        before = tl.where(
-            is_here, (running >> (16 * tl.where(is_here, field, 0))).to(tl.int32) & 0xFFFF, before
+    """The Gaussians of the sorted keys; those whose keys are equal are put into the order of their depths."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    nothing = n_tiles << DEPTH_BITS
+    key = tl.load(key_ptr + i, mask=i < capacity, other=nothing)
+    is_in = key < nothing
+    previous = tl.load(key_ptr + i - 1, mask=is_in & (i > 0), other=-1)
+    following = tl.load(key_ptr + i + 1, mask=is_in & (i + 1 < capacity), other=nothing)
+    tile = key >> DEPTH_BITS
+    tl.store(range_ptr + tile, i, mask=is_in & (previous >> DEPTH_BITS != tile))
+    tl.store(range_ptr + n_tiles + tile, i + 1, mask=is_in & (following >> DEPTH_BITS != tile))
+    g = tl.load(gaussian_ptr + tl.load(pair_ptr + i, mask=is_in, other=0), mask=is_in, other=0)
+    is_left, is_right = is_in & (previous == key), is_in & (following == key)
+    depth = tl.load(row_ptr + 8 * g + 7, mask=is_left | is_right, other=0.0)
+    place, far = i, 1
+    while tl.max((is_left | is_right).to(tl.int32), 0) > 0:
+        left = tl.load(
+            gaussian_ptr + tl.load(pair_ptr + i - far, mask=is_left, other=0), mask=is_left, other=0
         )
-        sums = tl.sum(packed, 0)
-        for j in tl.static_range(4):
-            found = tl.where(c == 4 * four + j, _field(sums, j), found)
-    n_of_class = tl.load(class_ptr + c)
-    first = (
-        tl.cumsum(n_of_class, 0) - n_of_class + tl.atomic_add(class_ptr + CLASSES + c, found, sem="relaxed")
-    )
-    place = tl.gather(first, tl.minimum(length_class, CLASSES - 1), 0) + before
-    tl.store(schedule_ptr + place, tile, mask=is_in)
+        right = tl.load(
+            gaussian_ptr + tl.load(pair_ptr + i + far, mask=is_right, other=0), mask=is_right, other=0
+        )
+        left_depth = tl.load(row_ptr + 8 * left + 7, mask=is_left, other=0.0)
+        right_depth = tl.load(row_ptr + 8 * right + 7, mask=is_right, other=0.0)
+        place -= (is_left & _is_before(depth, g, left_depth, left)).to(tl.int32)
+        place += (is_right & _is_before(right_depth, right, depth, g)).to(tl.int32)
+        far += 1
+        is_left &= i >= far
+        is_left &= tl.load(key_ptr + i - far, mask=is_left, other=-1) == key
+        is_right &= i + far < capacity
+        is_right &= tl.load(key_ptr + i + far, mask=is_right, other=-1) == key
+    tl.store(ordered_ptr + place, g, mask=is_in)
+
+
+@triton.jit(do_not_specialize=["n_tiles", "room"])
+def cut_tiles(
+    range_ptr,  # (2, n_tiles) of `arrange_pairs`
+    counts_ptr,  # out (N_COUNTS,) int32, zeros
+    chunk_ptr,  # out (room + n_tiles, 4) int32 tile, first pair, number of pairs, first chunk of the tile
+    cut_ptr,  # out (room, 2) int32 first chunk and number of chunks of every tile that is cut
+    n_tiles,
+    room,
+    CHUNK: tl.constexpr,  # pairs, at most
+    BLOCK: tl.constexpr,
+):
+    """Cut long lists into chunks that are worked at side by side. The chunks of other tiles are those from `room`."""
+    tile = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    first = tl.load(range_ptr + tile, mask=tile < n_tiles, other=0)
+    n = tl.load(range_ptr + n_tiles + tile, mask=tile < n_tiles, other=0) - first
+    n_chunks = (n + CHUNK - 1) // CHUNK
+    is_whole, is_cut = n_chunks == 1, n_chunks > 1
+    n_of_cut = tl.where(is_cut, n_chunks, 0)
+    chunk = tl.cumsum(n_of_cut, 0) - n_of_cut + tl.atomic_add(counts_ptr, tl.sum(n_of_cut, 0), sem="relaxed")
+    whole, cut = is_whole.to(tl.int32), is_cut.to(tl.int32)
+    whole = tl.cumsum(whole, 0) - whole + tl.atomic_add(counts_ptr + 1, tl.sum(whole, 0), sem="relaxed")
+    cut = tl.cumsum(cut, 0) - cut + tl.atomic_add(counts_ptr + 2, tl.sum(cut, 0), sem="relaxed")
+    tl.store(cut_ptr + 2 * cut, chunk, mask=is_cut)
+    tl.store(cut_ptr + 2 * cut + 1, n_chunks, mask=is_cut)
+    target = chunk_ptr + 4 * (room + whole)
+    tl.store(target, tile, mask=is_whole)
+    tl.store(target + 1, first, mask=is_whole)
+    tl.store(target + 2, n, mask=is_whole)
+    tl.store(target + 3, room + whole, mask=is_whole)
+    size = (n + n_chunks - 1) // tl.maximum(n_chunks, 1)
+    k = 0
+    while k < tl.max(n_of_cut, 0):
+        is_here = k < n_of_cut
+        target = chunk_ptr + 4 * (chunk + k)
+        tl.store(target, tile, mask=is_here)
+        tl.store(target + 1, first + k * size, mask=is_here)
+        tl.store(target + 2, tl.minimum(size, n - k * size), mask=is_here)
+        tl.store(target + 3, chunk, mask=is_here)
+        k += 1
 
 
 @triton.jit
-def _gaussians(pair_ptr, gaussian_ptr, place, end):
-    """The Gaussians at places of the sorted keys."""
-    pair = tl.load(pair_ptr + place, mask=place < end, other=0)
-    return tl.load(gaussian_ptr + pair, mask=place < end, other=0)
+def _counts_before(x):
+    """Running sum of x (n,) without itself, and the sum of all; four neighbours are added up within a thread."""
+    first, second = tl.split(tl.reshape(x, (x.shape[0] // 4, 2, 2)))
+    third, fourth = tl.split(first + second)
+    four = third + fourth
+    running = tl.cumsum(four, 0)
+    before = running - four
+    before = tl.join(before, before + third)
+    before = tl.join(before, before + first)
+    return tl.reshape(before, (x.shape[0],)), tl.max(running, 0)
 
 
-@triton.jit(do_not_specialize=["n_tiles", "tiles_x"])
-def split_lists(
-    pair_ptr,  # (capacity,) int64 the pair at each place of the sorted keys
-    gaussian_ptr,  # (capacity,) of `list_pairs`
-    range_ptr,  # (2, n_tiles) of `find_lists`
-    class_ptr,  # (2, CLASSES) of `find_lists`
-    schedule_ptr,  # (n_tiles,) of `schedule_lists`
+@triton.jit
+def _bits(lo, hi):
+    """Bits lo to hi - 1, of four."""
+    lo, hi = tl.minimum(tl.maximum(lo, 0), 4), tl.minimum(tl.maximum(hi, 0), 4)
+    return (tl.full(hi.shape, 15, tl.int32) >> (-(hi - 4))) & (tl.full(lo.shape, 15, tl.int32) << lo)
+
+
+@triton.jit(do_not_specialize=["room", "tiles_x"])
+def split_chunks(
+    ordered_ptr,  # (capacity,) of `arrange_pairs`
     box_ptr,  # (N,) as in `list_pairs`
-    cell_slot_ptr,  # out (4 capacity,) int32; the cells of a tile have four times its run
-    cell_range_ptr,  # out (2, 4 n_tiles) int32: first slot, one past the last, of cells 4 tile + 2 row + column
-    n_tiles,
+    counts_ptr,  # (N_COUNTS,) of `cut_tiles`
+    chunk_ptr,  # (room + n_tiles, 4) of `cut_tiles`
+    slot_ptr,  # out (CELLS capacity,) int32 the lists of a chunk's cells: each has as much room as the chunk has pairs
+    length_ptr,  # out (room + n_tiles, CELLS) int32 lengths of these lists
+    room,
     tiles_x,
-    ARE_LONG: tl.constexpr,  # which lists are split, others are left alone; empty ones always
-    BLOCK: tl.constexpr,  # under 32768
+    CHUNK: tl.constexpr,  # a power of two under 32768
+    ROWS: tl.constexpr,  # of cells
 ):
-    """The list of every cell, in the order of its tile's; any number of programs share the lists."""
-    n_long = n_of_classes(class_ptr, 0, LONG_CLASSES)
-    if ARE_LONG:
-        place, stop = tl.program_id(0), n_long
-    else:
-        place, stop = n_long + tl.program_id(0), n_long + n_of_classes(class_ptr, LONG_CLASSES, CLASSES - 1)
-    while place < stop:
-        tile = tl.load(schedule_ptr + place)
-        slot = tl.load(range_ptr + tile)
-        end = tl.load(range_ptr + n_tiles + tile)
-        left, top = tile % tiles_x * 2, tile // tiles_x * 2
-        start0, n = 4 * slot, end - slot
-        start1, start2, start3 = start0 + n, start0 + 2 * n, start0 + 3 * n
-        n0, n1, n2, n3 = n * 0, n * 0, n * 0, n * 0
-        lane = tl.arange(0, BLOCK)
-        g = _gaussians(pair_ptr, gaussian_ptr, slot + lane, end)
-        box = tl.load(box_ptr + g, mask=slot + lane < end, other=0)
-        next_g = _gaussians(pair_ptr, gaussian_ptr, slot + BLOCK + lane, end)
-        while slot < end:  # what is loaded here is used one and two rounds later
-            next_box = tl.load(box_ptr + next_g, mask=slot + BLOCK + lane < end, other=0)
-            next_but_one = _gaussians(pair_ptr, gaussian_ptr, slot + 2 * BLOCK + lane, end)
-            is_in = slot + lane < end
-            in_left, in_right = is_in & (_field(box, 0) <= left), is_in & (_field(box, 1) > left + 1)
-            in_top, in_bottom = _field(box, 2) <= top, _field(box, 3) > top + 1
-            is_0, is_1, is_2, is_3 = (
-                in_left & in_top,
-                in_right & in_top,
-                in_left & in_bottom,
-                in_right & in_bottom,
-            )
-            packed = is_0.to(tl.int64) + (is_1.to(tl.int64) << 16)  # four counts in one running sum
-            packed += (is_2.to(tl.int64) << 32) + (is_3.to(tl.int64) << 48)
-            before = tl.cumsum(packed, 0) - packed
-            tl.store(cell_slot_ptr + start0 + n0 + _field(before, 0), g, mask=is_0)
-            tl.store(cell_slot_ptr + start1 + n1 + _field(before, 1), g, mask=is_1)
-            tl.store(cell_slot_ptr + start2 + n2 + _field(before, 2), g, mask=is_2)
-            tl.store(cell_slot_ptr + start3 + n3 + _field(before, 3), g, mask=is_3)
-            found = tl.sum(packed, 0)
-            n0, n1 = n0 + _field(found, 0), n1 + _field(found, 1)
-            n2, n3 = n2 + _field(found, 2), n3 + _field(found, 3)
-            g, box, next_g = next_g, next_box, next_but_one
-            slot += BLOCK
-        first, last = cell_range_ptr + 4 * tile, cell_range_ptr + 4 * n_tiles + 4 * tile
-        tl.store(first, start0)
-        tl.store(first + 1, start1)
-        tl.store(first + 2, start2)
-        tl.store(first + 3, start3)
-        tl.store(last, start0 + n0)
-        tl.store(last + 1, start1 + n1)
-        tl.store(last + 2, start2 + n2)
-        tl.store(last + 3, start3 + n3)
-        place += tl.num_programs(0)
+    """The lists of the cells of a chunk, in the order of its tile's; some rows of a chunk's cells to a program."""
+    chunk, rows = tl.program_id(0), tl.program_id(1) * ROWS
+    is_there = chunk < tl.where(chunk < room, tl.load(counts_ptr), room + tl.load(counts_ptr + 1))
+    if is_there:
+        tile = tl.load(chunk_ptr + 4 * chunk)
+        first = tl.load(chunk_ptr + 4 * chunk + 1)
+        n = tl.load(chunk_ptr + 4 * chunk + 2)
+        k = tl.arange(0, CHUNK)
+        g = tl.load(ordered_ptr + first + k, mask=k < n, other=0)
+        box = tl.load(box_ptr + g, mask=k < n, other=0)  # nothing is in an empty box
+        left, top = tile % tiles_x * 4, tile // tiles_x * 4 + rows
+        columns = _bits(_field(box, 0) - left, _field(box, 1) - left)
+        y0, y1 = _field(box, 2) - top, _field(box, 3) - top
+        for y in tl.static_range(ROWS):
+            in_row = tl.where((y0 <= y) & (y < y1), columns, 0)
+            for x in tl.static_range(0, 4, 2):
+                in_two = in_row >> x
+                before, found = _counts_before((in_two & 1) + ((in_two & 2) << 15))  # two counts in one
+                cell = 4 * (rows + y) + x
+                target = slot_ptr + (first * CELLS + cell * n)
+                tl.store(target + (before & 0xFFFF), g, mask=(in_two & 1) > 0)
+                tl.store(target + n + (before >> 16), g, mask=(in_two & 2) > 0)
+                tl.store(length_ptr + chunk * CELLS + cell, found & 0xFFFF)
+                tl.store(length_ptr + chunk * CELLS + cell + 1, found >> 16)

@@ -1,7 +1,9 @@
 """Triton functions that blending and its backward share: Gaussians of a cell's list at its pixels (SPEC 10).
 
-A cell is 4 x 4 pixels. 2 K Gaussians are worked at together, as (K, 2, PIXELS): the halves of K are side by side, so
-that running sums and products stay inside threads. No postponed annotations here: Triton reads them.
+A cell is 4 x 4 pixels. Around its centre the logarithm of a Gaussian's alpha is a polynomial of the pixel's position,
+so all of them are one matrix product. Its result stays where the tensor cores leave it: what a thread holds of a row
+or column then are several neighbours of the list, and running sums and products go from thread to thread as a tree.
+No postponed annotations here: Triton reads them.
 """
 
 import triton
@@ -14,34 +16,33 @@ MIN_ALPHA = tl.constexpr(interface.MIN_ALPHA)
 MIN_TRANSMITTANCE = tl.constexpr(interface.MIN_TRANSMITTANCE)
 NOTHING = tl.constexpr(-1000.0)  # log2 of the opacity of a Gaussian that is not there
 PIXELS = tl.constexpr(16)  # of a cell
+CENTRE_PX = tl.constexpr(1.5)  # from a cell's first pixel, along both axes
 
 
 @triton.jit
-def cell_corner(cell, width):
-    """Left and top pixel of a cell."""
-    tile, tiles_x = cell // 4, (width + 7) // 8
-    return tile % tiles_x * 8 + cell % 2 * 4, tile // tiles_x * 8 + cell // 2 % 2 * 4
+def cell_corner(tile, cell, tiles_x):
+    """Left and top pixel of a cell, a number from 0 to 15, of a tile."""
+    return tile % tiles_x * 16 + cell % 4 * 4, tile // tiles_x * 16 + cell // 4 * 4
 
 
 @triton.jit
-def pin(x):
-    """x unchanged, in a layout of its own: that of a dot product would spread through the code and spill."""
-    index = tl.broadcast_to(tl.arange(0, x.shape[1])[None, :], x.shape)
-    return tl.gather(x, index, 1)
+def tf32_halves(x, PRECISION: tl.constexpr, IS_ROUNDED: tl.constexpr = False):
+    """x as the sum of what tf32 holds exactly and a remainder; where there is no tf32, as x and 0.
 
-
-@triton.jit
-def tf32_halves(x, PRECISION: tl.constexpr):
-    """x as the sum of what tf32 holds exactly and a remainder; where there is no tf32, as x and 0."""
+    Of a remainder that is left by rounding, tf32 holds all but 2^-23 of x; of what is cut off, 2^-21.
+    """
     if PRECISION == "ieee":
         return x, x * 0.0
-    coarse = (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+    bits = x.to(tl.int32, bitcast=True)
+    if IS_ROUNDED:
+        bits += 4096
+    coarse = (bits & -8192).to(tl.float32, bitcast=True)
     return coarse, x - coarse
 
 
 @triton.jit
 def exact_dot(a, b_coarse, b_fine, PRECISION: tl.constexpr):
-    """a b at float32 accuracy, of the halves of b."""
+    """Matrix product with the accuracy of float32; b in `tf32_halves`."""
     if PRECISION == "ieee":
         return tl.dot(a, b_coarse, input_precision="ieee")
     a_coarse, a_fine = tf32_halves(a, PRECISION)
@@ -51,43 +52,68 @@ def exact_dot(a, b_coarse, b_fine, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def log2_alpha(row_ptr, g, is_in, x_px, y_px):
-    """Log2 of alpha (K, 2, PIXELS) of Gaussians g (K, 2) at the pixels (1, 1, PIXELS); none where not is_in."""
+def eight(x0, x1, x2, x3, x4, x5, x6, x7):
+    """(n, 8) from its columns."""
+    even = tl.join(tl.join(x0, x4), tl.join(x2, x6))
+    odd = tl.join(tl.join(x1, x5), tl.join(x3, x7))
+    return tl.reshape(tl.join(even, odd), (x0.shape[0], 8))
+
+
+@triton.jit
+def load_footprints(row_ptr, slot_ptr, slot, stop):
+    """Gaussians of slots (n,) of a list that ends at `stop`, and their footprints; alpha is 0 beyond the list."""
+    is_in = slot < stop
+    g = tl.load(slot_ptr + slot, mask=is_in, other=0)
     row = row_ptr + 8 * g
-    dx = tl.load(row)[:, :, None] - x_px
-    dy = tl.load(row + 1)[:, :, None] - y_px
-    a, b, c = tl.load(row + 2)[:, :, None], tl.load(row + 3)[:, :, None], tl.load(row + 4)[:, :, None]
-    top = tl.load(row + 5, mask=is_in, other=NOTHING)[:, :, None]
-    return (a * dx + b * dy) * dx + (c * dy * dy + top)
+    u = tl.load(row, mask=is_in, other=0.0)
+    v = tl.load(row + 1, mask=is_in, other=0.0)
+    a = tl.load(row + 2, mask=is_in, other=0.0)
+    b = tl.load(row + 3, mask=is_in, other=0.0)
+    c = tl.load(row + 4, mask=is_in, other=0.0)
+    return g, u, v, a, b, c, tl.load(row + 5, mask=is_in, other=NOTHING)
 
 
 @triton.jit
-def places(K: tl.constexpr):
-    """Places (K, 2) of a list that are worked at together: halves side by side, so that scans stay in threads."""
-    return tl.arange(0, K)[:, None] + K * tl.arange(0, 2)[None, :]
+def coefficients(u, v, a, b, c, top, PRECISION: tl.constexpr):
+    """Coefficients (n, 16) of log2 alpha of footprints in the basis of a cell, in halves; u, v from its centre."""
+    by_1 = (a * u + b * v) * u + (c * v * v + top)
+    nothing = tl.zeros_like(u)
+    values = eight(by_1, -2.0 * a * u - b * v, -2.0 * c * v - b * u, a, b, c, nothing, nothing)
+    coarse, fine = tf32_halves(values, PRECISION, IS_ROUNDED=True)
+    return tl.reshape(tl.permute(tl.join(coarse, fine), (0, 2, 1)), (u.shape[0], 16))
 
 
 @triton.jit
-def half_of(x, h: tl.constexpr):
-    """x[h] of (2, PIXELS) as (1, PIXELS)."""
-    return tl.sum(tl.where(tl.arange(0, 2)[:, None] == h, x, 0.0), 0, keep_dims=True)
+def polynomial(a, b, PRECISION: tl.constexpr):
+    """The product of coefficients in halves and the basis twice, in either order."""
+    if PRECISION == "ieee":
+        return tl.dot(a, b, input_precision="ieee")
+    return tl.dot(a, b, input_precision="tf32")
 
 
 @triton.jit
-def transmittance(alpha, reaching):
-    """Transmittance (K, 2, PIXELS) behind each Gaussian, and behind them all, twice (2, PIXELS), like `reaching`."""
-    passing = tl.cumprod(1.0 - alpha, 0)
-    last = tl.min(passing, 0)
-    between = reaching * half_of(last, 0)
-    is_first = tl.arange(0, 2)[:, None] == 0
-    before = tl.where(is_first, reaching, between)
-    return passing * before[None, :, :], between * half_of(last, 1)
+def times(a, b):
+    """For tl.reduce."""
+    return a * b
 
 
 @triton.jit
-def twice(x):
-    """(PIXELS,) as (2, PIXELS)."""
-    return tl.broadcast_to(x[None, :], (2, x.shape[0]))
+def _other(x, AXIS: tl.constexpr):
+    """x of the other index along an axis of two."""
+    bits = x.to(tl.int32, bitcast=True)
+    return (tl.xor_sum(bits, AXIS, keep_dims=True) ^ bits).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def step(x, before, index, AXIS: tl.constexpr, IS_PRODUCT: tl.constexpr):
+    """Of an axis of two of a running product or sum: x of both together, and what was before, in the second, extended.
+
+    index: of the axis, as many axes as x.
+    """
+    other = _other(x, AXIS)
+    if IS_PRODUCT:
+        return x * other, tl.where(index == 1, before * other, before)
+    return x + other, tl.where(index == 1, before + other, before)
 
 
 @triton.jit
@@ -108,3 +134,11 @@ def inverse_of(x, PRECISION: tl.constexpr):
     return tl.inline_asm_elementwise(
         "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
     )
+
+
+@triton.jit
+def seen_alpha(power, PRECISION: tl.constexpr):
+    """Alpha of its log2, 0 where it does not count; and as it was before that."""
+    raw = exp2(power, PRECISION)
+    alpha = tl.minimum(raw, MAX_ALPHA)
+    return tl.where(alpha >= MIN_ALPHA, alpha, 0.0), raw

@@ -20,6 +20,8 @@ from common.rasterizer.triton_geometry import (
     to_camera,
     unit_quaternion,
 )
+from common.rasterizer.triton_lists import FARTHEST
+from common.rasterizer.triton_pixels import eight
 
 TILE_PX = tl.constexpr(interface.TILE_PX)
 CELL_PX = tl.constexpr(4)
@@ -51,8 +53,8 @@ def _cell_range(centre, variance, reach2, radius, size):
 
 @triton.jit
 def _n_tiles(lo, hi):
-    """Tiles of two cells along one axis that the cells lo to hi - 1 lie in."""
-    return tl.where(hi > lo, (hi - 1) // 2 - lo // 2 + 1, 0)
+    """Tiles of four cells along one axis that the cells lo to hi - 1 lie in."""
+    return tl.where(hi > lo, (hi - 1) // 4 - lo // 4 + 1, 0)
 
 
 @triton.jit(do_not_specialize=["n", "width", "height", "top"])
@@ -62,10 +64,12 @@ def project(
     rotation_ptr,  # (N, 4), not read unless HAS_ROTATION
     opacity_ptr,  # (N,), not read unless HAS_OPACITY
     cam_ptr,  # (16,)
-    row_ptr,  # out (N, 8): u, v, A, B, C, log2 o, o, unused; with alpha = 2^(A dx^2 + B dx dy + C dy^2 + log2 o)
+    row_ptr,  # out (N, 8): u, v, A, B, C, log2 o, o, depth; with alpha = 2^(A dx^2 + B dx dy + C dy^2 + log2 o)
     box_ptr,  # out (N,) int64: cells of 4 x 4 pixels x0, x1, y0, y1, ends exclusive, of 16 bits each
-    count_ptr,  # out (N,) int64: tiles of 8 x 8 pixels touched, 0 if culled
-    depth_ptr,  # out (N,): infinite if culled
+    count_ptr,  # out (N,) int32: tiles touched, 0 if culled
+    end_ptr,  # out (N,) int64 running sum of the counts; each program has a run of its own
+    total_ptr,  # out int64, 0: sum of all counts
+    depth_ptr,  # out (2,) int32, 0: bits of the largest depth, and of the smallest subtracted from FARTHEST
     n,
     width,
     height,
@@ -75,12 +79,11 @@ def project(
     HAS_OPACITY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Footprints of the Gaussians on an image of width x height that begins at row `top`, a multiple of 8."""
+    """Footprints of the Gaussians on an image of width x height that begins at row `top`, a multiple of 16."""
     g = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     is_in = g < n
     x, y, z = to_camera(mean_ptr, cam_ptr, g, is_in)
     is_behind = ~(z > NEAR_M)
-    depth = z
     z = tl.where(is_behind, 1.0, z)
     p0, p1, p2, q0, q1, q2, _, _, _, _ = jacobian(x, y, z, cam_ptr, width, height)
     if HAS_ROTATION:
@@ -109,16 +112,26 @@ def project(
     x0, x1 = _cell_range(u, a, reach2, radius, width)
     y0, y1 = _cell_range(v, c, reach2, radius, height)
     count = tl.where(is_drawn, _n_tiles(x0, x1) * _n_tiles(y0, y1), 0)
-    row = row_ptr + 8 * g
-    tl.store(row, u, mask=is_in)
-    tl.store(row + 1, v + top, mask=is_in)
-    tl.store(row + 2, c / det * (-0.5 * LOG2_E), mask=is_in)
-    tl.store(row + 3, xy / det * LOG2_E, mask=is_in)
-    tl.store(row + 4, a / det * (-0.5 * LOG2_E), mask=is_in)
-    tl.store(row + 5, log2_opacity, mask=is_in)
-    tl.store(row + 6, opacity, mask=is_in)
+    values = eight(
+        u,
+        v + top,
+        c / det * (-0.5 * LOG2_E),
+        xy / det * LOG2_E,
+        a / det * (-0.5 * LOG2_E),
+        log2_opacity,
+        opacity,
+        z,
+    )
+    tl.store(row_ptr + 8 * g[:, None] + tl.arange(0, 8)[None, :], values, mask=is_in[:, None])
     box = x0.to(tl.int64) + (x1.to(tl.int64) << 16)
     box += ((y0 + top // CELL_PX).to(tl.int64) << 32) + ((y1 + top // CELL_PX).to(tl.int64) << 48)
     tl.store(box_ptr + g, box, mask=is_in)
     tl.store(count_ptr + g, count, mask=is_in)
-    tl.store(depth_ptr + g, tl.where(count > 0, depth, float("inf")), mask=is_in)
+    counts = count.to(tl.int64)
+    end = tl.atomic_add(total_ptr, tl.sum(counts, 0), sem="relaxed") + tl.cumsum(counts, 0)
+    tl.store(end_ptr + g, end, mask=is_in)
+    depth = z.to(tl.int32, bitcast=True)  # of positive numbers, bits are in the order of the numbers
+    farthest = tl.max(tl.where(count > 0, depth, 0), 0)
+    nearest = tl.max(tl.where(count > 0, -(depth - FARTHEST), 0), 0)
+    tl.atomic_max(depth_ptr, farthest, sem="relaxed")
+    tl.atomic_max(depth_ptr + 1, nearest, sem="relaxed")

@@ -9,96 +9,107 @@ import torch
 from torch import Tensor
 
 from common.rasterizer import triton_lists
+from common.rasterizer.triton_footprints import BLOCK as RUN
 from common.rasterizer.triton_footprints import Footprints
 
-CELLS = 4  # of a tile: 4 x 4 pixels each, which one program blends
-MAX_PAIRS = 2**28  # memory: about 40 bytes a pair, more with many channels
+CELLS: int = triton_lists.CELLS.value  # of a tile: 4 x 4 pixels each
+MAX_PAIRS = 2**26  # memory: about 90 bytes a pair, more with many channels
 SPARE = 1.15  # capacity over what was last needed
 GRAPH_SPARE = 1.1  # again, for what a graph's other frames need
 ROUNDING = 16384  # of capacities
-FIRST_GUESS = 3  # pairs for every Gaussian
-LARGEST_INT16 = 2**15 - 1
-PAIR_RANKS = 128  # Gaussians whose pairs one program lists
-PAIR_BLOCK = 512  # pairs at a time
-FIND_BLOCK = 128
-SCHEDULE_BLOCK = 1024
-LONG_BLOCK, LONG_WARPS = 1024, 16
-SHORT_BLOCK = 128
-SPLITTING = 24  # warps on every multiprocessor
-CLASSES: int = triton_lists.CLASSES.value
+FIRST_GUESS = 2  # pairs for every Gaussian
+CHUNK = 1024  # pairs of a tile's list that are worked at together, at most; a power of two
+SPLIT_ROWS = 2  # of a chunk's cells that one program lists
+PAIR_BLOCK = 256  # pairs at a time
+ARRANGED = 128
+CUT_BLOCK = 128  # tiles
+SPLIT_WARPS = 4
+KEY_BITS = 31
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Which Gaussians touch each cell, front to back."""
+    """Which Gaussians touch each cell, front to back: of every chunk of a tile's list the cells' lists."""
 
-    slot: Tensor  # (4 capacity,) int32
-    range: Tensor  # (2, n_cells) int32
-    schedule: Tensor  # (n_tiles,) tiles, the longest lists first, empty ones last; these have no ranges
-    classes: Tensor  # (2, CLASSES) in the first row, how many tiles have a list of each length
+    slot: Tensor  # (16 capacity,) int32 Gaussians
+    counts: Tensor  # (4,) int32 chunks of tiles that are cut, tiles that are not, tiles that are, 0
+    chunk: Tensor  # (room + n_tiles, 4) int32 tile, first pair, pairs, tile's first chunk; whole tiles from `room` on
+    cut: Tensor  # (room, 2) int32 first chunk and number of chunks of every tile that is cut
+    length: Tensor  # (room + n_tiles, 16) int32 lengths of the cells' lists
+    room: int  # for chunks of tiles that are cut
+
+
+@lru_cache(maxsize=64)
+def _runs(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    """First Gaussian of every run, and one past the last Gaussian."""
+    firsts, first = [], 0
+    for size in sizes:
+        firsts += list(range(first, first + size, RUN))
+        first += size
+    return torch.tensor([*firsts, first], dtype=torch.int32, device=device)
 
 
 def list_gaussians(footprints: Footprints, tiles_x: int, n_tiles: int, capacity: int) -> Lists:
     """The lists, with room for `capacity` pairs of a Gaussian and a tile."""
-    device, n = footprints.row.device, len(footprints.order)
-    is_short = n_tiles <= 2 * LARGEST_INT16
-    offset = LARGEST_INT16 + 1 if is_short else 0
-    key = torch.empty(capacity, dtype=torch.int16 if is_short else torch.int32, device=device)
-    gaussian = torch.empty(capacity, dtype=torch.int32, device=device)
-    n_programs = -(-n // PAIR_RANKS) + -(-capacity // PAIR_BLOCK)
-    triton_lists.list_pairs[(n_programs,)](
-        footprints.order,
+    device = footprints.row.device
+    runs, depth_bits = _runs(footprints.sizes, device), KEY_BITS - n_tiles.bit_length()
+    key, gaussian, ordered = (torch.empty(capacity, dtype=torch.int32, device=device) for _ in range(3))
+    n_runs = len(runs) - 1
+    triton_lists.list_pairs[(n_runs + -(-capacity // PAIR_BLOCK),)](
+        runs,
         footprints.end,
+        footprints.count,
         footprints.box,
+        footprints.row,
+        footprints.total,
+        footprints.depth,
         key,
         gaussian,
-        n,
+        n_runs,
         tiles_x,
         n_tiles,
         capacity,
-        OFFSET=offset,
-        RANKS=PAIR_RANKS,
-        N_STEPS=PAIR_RANKS.bit_length() - 1,
+        DEPTH_BITS=depth_bits,
+        N_STEPS=RUN.bit_length() - 1,
         BLOCK=PAIR_BLOCK,
     )
-    key, pair = torch.sort(key, stable=True)
-    ranges = torch.empty(2, n_tiles, dtype=torch.int32, device=device)
-    schedule = torch.empty(n_tiles, dtype=torch.int32, device=device)
-    classes = torch.zeros(2, CLASSES, dtype=torch.int32, device=device)
-    triton_lists.find_lists[(-(-n_tiles // FIND_BLOCK),)](
+    key, pair = torch.sort(key)
+    zeros = torch.zeros(4 + 2 * n_tiles, dtype=torch.int32, device=device)
+    counts, ranges = zeros[:4], zeros[4:]
+    triton_lists.arrange_pairs[(-(-capacity // ARRANGED),)](
         key,
+        pair,
+        gaussian,
+        footprints.row,
+        ordered,
         ranges,
-        classes,
         n_tiles,
         capacity,
-        N_STEPS=capacity.bit_length(),
-        OFFSET=offset,
-        BLOCK=FIND_BLOCK,
+        DEPTH_BITS=depth_bits,
+        BLOCK=ARRANGED,
     )
-    # The longest lists decide how long a call takes.
-    triton_lists.schedule_lists[(-(-n_tiles // SCHEDULE_BLOCK),)](
-        ranges, classes, schedule, n_tiles, BLOCK=SCHEDULE_BLOCK
+    room = 2 * capacity // CHUNK + 1
+    chunk = torch.empty(room + n_tiles, 4, dtype=torch.int32, device=device)
+    cut = torch.empty(room, 2, dtype=torch.int32, device=device)
+    triton_lists.cut_tiles[(-(-n_tiles // CUT_BLOCK),)](
+        ranges, counts, chunk, cut, n_tiles, room, CHUNK=CHUNK, BLOCK=CUT_BLOCK
     )
-    cell_slot = torch.empty(CELLS * capacity, dtype=torch.int32, device=device)
-    cell_ranges = torch.empty(2, CELLS * n_tiles, dtype=torch.int32, device=device)
-    n_processors = n_multiprocessors(device)
-    for are_long, block, n_warps in ((True, LONG_BLOCK, LONG_WARPS), (False, SHORT_BLOCK, 1)):
-        triton_lists.split_lists[(SPLITTING // n_warps * n_processors,)](
-            pair,
-            gaussian,
-            ranges,
-            classes,
-            schedule,
-            footprints.box,
-            cell_slot,
-            cell_ranges,
-            n_tiles,
-            tiles_x,
-            ARE_LONG=are_long,
-            BLOCK=block,
-            num_warps=n_warps,
-        )
-    return Lists(cell_slot, cell_ranges, schedule, classes)
+    slot = torch.empty(CELLS * capacity, dtype=torch.int32, device=device)
+    length = torch.empty(room + n_tiles, CELLS, dtype=torch.int32, device=device)
+    triton_lists.split_chunks[(room + n_tiles, 4 // SPLIT_ROWS)](
+        ordered,
+        footprints.box,
+        counts,
+        chunk,
+        slot,
+        length,
+        room,
+        tiles_x,
+        CHUNK=CHUNK,
+        ROWS=SPLIT_ROWS,
+        num_warps=SPLIT_WARPS,
+    )
+    return Lists(slot, counts, chunk, cut, length, room)
 
 
 def rounded(n_pairs: float, spare: float = SPARE) -> int:

@@ -1,4 +1,4 @@
-"""Triton kernel: the backward of blending (SPEC 10), over the lists and segments that `triton_blending` left.
+"""Triton kernel: the backward of blending (SPEC 10), over the lists that `triton_blending` went through.
 
 No postponed annotations here: Triton reads them.
 """
@@ -6,69 +6,132 @@ No postponed annotations here: Triton reads them.
 import triton
 import triton.language as tl
 
+from common.rasterizer.triton_blending import chunk_of, first_slot_of, n_items
+from common.rasterizer.triton_lists import CELLS
 from common.rasterizer.triton_pixels import (
-    MAX_ALPHA,
-    MIN_ALPHA,
+    CENTRE_PX,
     MIN_TRANSMITTANCE,
     PIXELS,
     cell_corner,
+    coefficients,
+    eight,
     exact_dot,
-    exp2,
-    half_of,
     inverse_of,
-    log2_alpha,
-    pin,
-    places,
+    load_footprints,
+    polynomial,
+    seen_alpha,
+    step,
     tf32_halves,
-    transmittance,
-    twice,
 )
 
 
 @triton.jit
-def _column(x, j: tl.constexpr):
-    """Column j of x."""
-    return tl.sum(tl.where(tl.arange(0, x.shape[1])[None, :] == j, x, 0.0), 1)
+def places(K: tl.constexpr):
+    """Place in the list of each row (K,): a thread's rows are neighbours."""
+    k = tl.arange(0, K)
+    return k % 8 * (K // 8) + k // 8
 
 
 @triton.jit
-def _basis(x, y):
-    """1, x, y, x^2, x y, y^2 of the pixels (PIXELS,), and columns of 0 up to 16."""
-    j = tl.arange(0, 16)[None, :]
-    column = (
-        tl.where(j == 0, 1.0, 0.0) + tl.where(j == 1, x[:, None], 0.0) + tl.where(j == 2, y[:, None], 0.0)
-    )
-    column += tl.where(j == 3, (x * x)[:, None], 0.0) + tl.where(j == 4, (x * y)[:, None], 0.0)
-    return column + tl.where(j == 5, (y * y)[:, None], 0.0)
+def _runs(x, K: tl.constexpr):
+    """(8, PIXELS, 2 or 2, 2): the rows of x (K, PIXELS) that are neighbours, side by side."""
+    if K == 32:
+        runs = tl.permute(tl.reshape(x, (2, 2, 8, PIXELS)), (2, 3, 0, 1))
+    else:
+        runs = tl.permute(tl.reshape(x, (2, 8, PIXELS)), (1, 2, 0))
+    return runs
 
 
 @triton.jit
-def _moments(d_power, basis, PRECISION: tl.constexpr):
-    """d_power times the basis, which tf32 holds exactly."""
+def _rows(runs, K: tl.constexpr):
+    """Undoes `_runs`."""
+    if K == 32:
+        rows = tl.permute(runs, (2, 3, 0, 1))
+    else:
+        rows = tl.permute(runs, (2, 0, 1))
+    return tl.reshape(rows, (K, PIXELS))
+
+
+@triton.jit
+def _both(first, second, IS_PRODUCT: tl.constexpr):
+    if IS_PRODUCT:
+        return first * second
+    return first + second
+
+
+@triton.jit
+def _before_each(x, before, K: tl.constexpr, IS_PRODUCT: tl.constexpr):
+    """Product or sum of `before` and all x in earlier places (K, PIXELS), and of `before` and all x, like `before`.
+
+    before: (8, PIXELS), the same eight times.
+    """
+    runs = _runs(x, K)
+    if K == 32:
+        first, second = tl.split(runs)
+        runs = _both(first, second, IS_PRODUCT)
+    third, fourth = tl.split(runs)
+    run = _both(third, fourth, IS_PRODUCT)
+    i = tl.arange(0, 2)
+    run = tl.reshape(run, (2, 2, 2, PIXELS))
+    start = tl.reshape(before, (2, 2, 2, PIXELS))
+    run, start = step(run, start, i[None, None, :, None], 2, IS_PRODUCT)
+    run, start = step(run, start, i[None, :, None, None], 1, IS_PRODUCT)
+    run, start = step(run, start, i[:, None, None, None], 0, IS_PRODUCT)
+    start = tl.reshape(start, (8, PIXELS))
+    start = tl.join(start, _both(start, third, IS_PRODUCT))
+    if K == 32:
+        start = tl.join(start, _both(start, first, IS_PRODUCT))
+    return _rows(start, K), _both(before, tl.reshape(run, (8, PIXELS)), IS_PRODUCT)
+
+
+@triton.jit
+def _moments(d_power, at_pixels, PRECISION: tl.constexpr):
+    """d_power (K, PIXELS) times the basis (PIXELS, 8), which tf32 holds exactly, as eight columns (K,)."""
     if PRECISION == "ieee":
-        return tl.dot(d_power, basis, input_precision="ieee")
-    coarse, fine = tf32_halves(d_power, PRECISION)
-    product = tl.dot(fine, basis, input_precision="tf32")
-    return tl.dot(coarse, basis, acc=product, input_precision="tf32")
+        product = tl.dot(d_power, at_pixels, input_precision="ieee")
+    else:
+        coarse, fine = tf32_halves(d_power, PRECISION)
+        product = tl.dot(fine, at_pixels, input_precision="tf32")
+        product = tl.dot(coarse, at_pixels, acc=product, input_precision="tf32")
+    even, odd = tl.split(tl.reshape(product, (d_power.shape[0], 2, 2, 2)))
+    by_0_4, by_2_6 = tl.split(even)
+    by_1_5, by_3_7 = tl.split(odd)
+    by_0, by_4 = tl.split(by_0_4)
+    by_1, by_5 = tl.split(by_1_5)
+    by_2, _ = tl.split(by_2_6)
+    by_3, _ = tl.split(by_3_7)
+    return by_0, by_1, by_2, by_3, by_4, by_5
 
 
 @triton.jit
+def _around(m, mx, my, mxx, mxy, myy, u, v):
+    """Moments (n, 8) around u, v, of differences that point from the pixels to there; two columns of 0."""
+    nothing = tl.zeros_like(m)
+    xx = mxx + u * (u * m - 2.0 * mx)
+    xy = mxy + u * (v * m - my) - v * mx
+    yy = myy + v * (v * m - 2.0 * my)
+    return eight(m, u * m - mx, v * m - my, xx, xy, yy, nothing, nothing)
+
+
+@triton.jit(do_not_specialize=["room", "tiles_x"])
 def unblend(
-    slot_ptr,  # as in `blend`
-    range_ptr,
+    slot_ptr,  # these four: Lists
+    counts_ptr,
+    chunk_ptr,
+    used_ptr,  # (room + n_tiles, CELLS) of `blend`: how much of every list counts
     row_ptr,
     channel_ptr,
-    used_ptr,
-    work_ptr,
-    whole_ptr,
-    place_ptr,
-    part_ptr,  # as `join_segments` left it
+    part_ptr,  # (room, CELLS, C + 2, PIXELS) of `blend`
     attached_ptr,  # (images, C) 1.0, or 0.0 where the channel sends no gradient to geometry
     which_ptr,  # (rows of tiles,) int32 the image that a row of tiles belongs to
+    basis_ptr,  # as in `attenuate`
+    ticket_ptr,  # (1,) int32, 0: the next list that no program has taken
     image_ptr,  # (C, H, W) the blended image
     d_image_ptr,  # (C, H, W)
     moment_ptr,  # out (N, 8), zeros: sums of the exponent's gradient times 1, dx, dy, dx^2, dx dy, dy^2
     d_channel_ptr,  # out (N, C), zeros
+    room,
+    tiles_x,
     width,
     height,
     C,
@@ -76,87 +139,78 @@ def unblend(
     CHANNELS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Add up the gradients, segment by segment; any number of programs share the segments."""
-    k, c, pixel = places(K), tl.arange(0, CHANNELS), tl.arange(0, PIXELS)
-    row = tl.arange(0, 2 * K)
-    row = row // 2 + K * (row % 2)  # places as the rows of products have them
-    is_first = tl.arange(0, 2)[:, None] == 0
-    is_channel = c < C
-    j = tl.arange(0, 16)[None, :]
-    basis = _basis(-(pixel % 4).to(tl.float32), -(pixel // 4).to(tl.float32))
-    n_segments = tl.load(work_ptr + 1)
-    n_items = tl.load(work_ptr) + n_segments
-    item = tl.program_id(0)
-    while item < n_items:
-        is_whole = item >= n_segments
-        cell = tl.load(whole_ptr + tl.maximum(item - n_segments, 0), mask=is_whole, other=0)
-        cell = tl.load(place_ptr + 3 * item, mask=~is_whole, other=cell)
-        slot = tl.load(range_ptr + cell, mask=is_whole, other=0)
-        slot = tl.load(place_ptr + 3 * item + 1, mask=~is_whole, other=slot)
-        end = tl.load(used_ptr + cell, mask=is_whole, other=0)
-        end = tl.load(place_ptr + 3 * item + 2, mask=~is_whole, other=end)
-        g = tl.load(slot_ptr + slot + k, mask=slot + k < end, other=0)
-        left, top = cell_corner(cell, width)
-        x, y = left + pixel % 4, top + pixel // 4
-        is_inside = (x < width) & (y < height)
-        x_px, y_px = x.to(tl.float32)[None, None, :], y.to(tl.float32)[None, None, :]
-        left_px, top_px = left.to(tl.float32), top.to(tl.float32)
-        at_image = (c[:, None].to(tl.int64) * height + y[None, :]) * width + x[None, :]  # (CHANNELS, PIXELS)
-        is_image = is_channel[:, None] & is_inside[None, :]
-        attached = tl.load(attached_ptr + tl.load(which_ptr + top // 8) * C + c, mask=is_channel, other=0.0)
-        d_colour = tl.load(d_image_ptr + at_image, mask=is_image, other=0.0)
-        d_attached = d_colour * attached[:, None]
-        source = part_ptr + tl.minimum(item, n_segments).to(tl.int64) * (C + 2) * PIXELS
-        so_far = tl.load(source + c[:, None] * PIXELS + pixel[None, :], mask=is_image & ~is_whole, other=0.0)
-        behind = tl.load(image_ptr + at_image, mask=is_image, other=0.0) - so_far
-        beyond = twice(tl.sum(d_attached * behind, 0))
-        reaching = tl.load(source + C * PIXELS + pixel, mask=is_inside & ~is_whole, other=1.0)
-        reaching = twice(tl.where(is_inside, reaching, 0.0))
-        attached_coarse, attached_fine = tf32_halves(d_attached, PRECISION)
-        colour_coarse, colour_fine = tf32_halves(tl.trans(d_colour), PRECISION)
-        while slot < end:
-            is_in, is_in_row = slot + k < end, slot + row < end
-            upcoming = tl.load(slot_ptr + slot + 2 * K + k, mask=slot + 2 * K + k < end, other=0)
-            g_of_row = tl.load(slot_ptr + slot + row, mask=is_in_row, other=0)
-            at_channel = g_of_row[:, None] * C + c[None, :]
-            is_value = is_in_row[:, None] & is_channel[None, :]
-            values = tl.load(channel_ptr + at_channel, mask=is_value, other=0.0)
-            toward = exact_dot(values, attached_coarse, attached_fine, PRECISION)  # (2 K, PIXELS)
-            toward = tl.reshape(pin(toward), (K, 2, PIXELS))
-            raw = exp2(log2_alpha(row_ptr, g, is_in, x_px, y_px), PRECISION)
-            alpha = tl.minimum(raw, MAX_ALPHA)
-            alpha = tl.where(alpha >= MIN_ALPHA, alpha, 0.0)
-            after, reaching = transmittance(alpha, reaching)
-            inverse = inverse_of(1.0 - alpha, PRECISION)
-            before = after * inverse
-            weight = tl.where(after >= MIN_TRANSMITTANCE, alpha * before, 0.0)
-            weighted = weight * toward
-            found = tl.sum(weighted, 0)
-            left_over = beyond - tl.where(is_first, 0.0, half_of(found, 0))
-            left_over = left_over[None, :, :] - tl.cumsum(weighted, 0)
-            d_power = tl.where(weight > 0, (before * toward - left_over * inverse) * raw, 0.0)
-            weight = pin(tl.reshape(weight, (2 * K, PIXELS)))
-            d_power = pin(tl.reshape(d_power, (2 * K, PIXELS)))
-            d_values = exact_dot(weight, colour_coarse, colour_fine, PRECISION)  # (2 K, CHANNELS)
-            is_used = _column(_moments(weight, basis, PRECISION), 0) > 0  # no weight is negative
-            tl.atomic_add(
-                d_channel_ptr + at_channel, d_values, mask=is_value & is_used[:, None], sem="relaxed"
+    """Add up the gradients, list by list; any number of programs take one after the other."""
+    place, c, pixel, j = places(K), tl.arange(0, CHANNELS), tl.arange(0, PIXELS), tl.arange(0, 8)
+    is_channel, j16 = c < C, tl.arange(0, 16)
+    at_pixels_twice = tl.load(basis_ptr + j16[:, None] * PIXELS + pixel[None, :])
+    at_pixels = tl.load(basis_ptr + j[None, :] * PIXELS + pixel[:, None])
+    end, item = n_items(counts_ptr), tl.atomic_add(ticket_ptr, 1, sem="relaxed")
+    while item < end:
+        next_item = tl.atomic_add(ticket_ptr, 1, sem="relaxed")
+        chunk, is_of_cut = chunk_of(item, counts_ptr, room)
+        n = tl.load(used_ptr + chunk * CELLS + item % CELLS)
+        if n > 0:
+            slot = first_slot_of(item, chunk, chunk_ptr)
+            stop = slot + n
+            g, u, v, a, b, conic_c, o = load_footprints(row_ptr, slot_ptr, slot + place, stop)
+            tile = tl.load(chunk_ptr + 4 * chunk)
+            left, top = cell_corner(tile, item % CELLS, tiles_x)
+            x_px, y_px = left.to(tl.float32) + CENTRE_PX, top.to(tl.float32) + CENTRE_PX
+            x, y = left + pixel % 4, top + pixel // 4
+            is_inside = (x < width) & (y < height)
+            is_image = is_channel[:, None] & is_inside[None, :]
+            at_image = (c[:, None].to(tl.int64) * height + y[None, :]) * width + x[None, :]
+            attached = tl.load(
+                attached_ptr + tl.load(which_ptr + tile // tiles_x) * C + c, mask=is_channel, other=0.0
             )
-            local = _moments(d_power, basis, PRECISION)  # (2 K, 16), of pixels from the cell's corner
-            u = tl.load(row_ptr + 8 * g_of_row)[:, None] - left_px
-            v = tl.load(row_ptr + 8 * g_of_row + 1)[:, None] - top_px
-            m, sx, sy = _column(local, 0)[:, None], _column(local, 1)[:, None], _column(local, 2)[:, None]
-            shift = tl.where(j == 1, u * m, tl.where(j == 2, v * m, 0.0))
-            shift = tl.where(j == 3, u * (u * m + 2 * sx), shift)
-            shift = tl.where(j == 4, u * (v * m + sy) + v * sx, shift)
-            shifted = local + tl.where(j == 5, v * (v * m + 2 * sy), shift)
-            tl.atomic_add(
-                moment_ptr + 8 * g_of_row[:, None] + j,
-                shifted,
-                mask=is_used[:, None] & (j < 6),
-                sem="relaxed",
-            )
-            beyond -= tl.sum(found, 0, keep_dims=True)
-            slot += 2 * K
-            g = upcoming
-        item += tl.num_programs(0)
+            d_colour = tl.load(d_image_ptr + at_image, mask=is_image, other=0.0)
+            d_attached = d_colour * attached[:, None]
+            behind = tl.load(image_ptr + at_image, mask=is_image, other=0.0)
+            earlier = tl.where(is_of_cut, tl.load(chunk_ptr + 4 * chunk + 3), chunk)
+            while earlier < chunk:
+                is_used = tl.load(used_ptr + earlier * CELLS + item % CELLS) > 0
+                part = part_ptr + (earlier * CELLS + item % CELLS).to(tl.int64) * (C + 2) * PIXELS
+                behind -= tl.load(
+                    part + c[:, None] * PIXELS + pixel[None, :], mask=is_image & is_used, other=0.0
+                )
+                earlier += 1
+            beyond = tl.broadcast_to(-tl.sum(d_attached * behind, 0)[None, :], (8, PIXELS))
+            part = part_ptr + tl.where(is_of_cut, item, 0).to(tl.int64) * (C + 2) * PIXELS
+            reaching = tl.load(part + C * PIXELS + pixel, mask=is_inside & is_of_cut, other=1.0)
+            reaching = tl.broadcast_to(tl.where(is_inside, reaching, 0.0)[None, :], (8, PIXELS))
+            attached_coarse, attached_fine = tf32_halves(d_attached, PRECISION)
+            colour_coarse, colour_fine = tf32_halves(tl.trans(d_colour), PRECISION)
+            while slot < stop:
+                is_in = slot + place < stop
+                at_channel = g[:, None] * C + c[None, :]
+                is_value = is_in[:, None] & is_channel[None, :]
+                values = tl.load(channel_ptr + at_channel, mask=is_value, other=0.0)
+                slot += K
+                next_g, next_u, next_v, next_a, next_b, next_c, next_o = load_footprints(
+                    row_ptr, slot_ptr, slot + place, stop
+                )
+                u, v = u - x_px, v - y_px
+                polynomials = coefficients(u, v, a, b, conic_c, o, PRECISION)
+                alpha, raw = seen_alpha(polynomial(polynomials, at_pixels_twice, PRECISION), PRECISION)
+                before, reaching = _before_each(1.0 - alpha, reaching, K, True)
+                weight = tl.where(before * (1.0 - alpha) >= MIN_TRANSMITTANCE, alpha * before, 0.0)
+                toward = exact_dot(values, attached_coarse, attached_fine, PRECISION)  # (K, PIXELS)
+                weighted = weight * toward
+                minus_left_over, beyond = _before_each(weighted, beyond, K, False)
+                minus_left_over += weighted
+                d_alpha = before * toward + minus_left_over * inverse_of(1.0 - alpha, PRECISION)
+                d_power = tl.where(weight > 0, d_alpha * raw, 0.0)
+                is_used = tl.max(weight, 1) > 0
+                d_values = exact_dot(weight, colour_coarse, colour_fine, PRECISION)  # (K, CHANNELS)
+                tl.atomic_add(
+                    d_channel_ptr + at_channel, d_values, mask=is_value & is_used[:, None], sem="relaxed"
+                )
+                m, mx, my, mxx, mxy, myy = _moments(d_power, at_pixels, PRECISION)
+                tl.atomic_add(
+                    moment_ptr + 8 * g[:, None] + j[None, :],
+                    _around(m, mx, my, mxx, mxy, myy, u, v),
+                    mask=(is_in & is_used)[:, None] & (j < 6)[None, :],
+                    sem="relaxed",
+                )
+                g, u, v, a, b, conic_c, o = next_g, next_u, next_v, next_a, next_b, next_c, next_o
+        item = next_item

@@ -26,7 +26,6 @@ from common.rasterizer import (
     rasterize,
     rasterize_together,
     triton_backend,
-    triton_images,
     triton_loader,
     triton_tile_lists,
 )
@@ -47,6 +46,13 @@ if HAS_GPU:
 def _without_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
     """A failure of the kernels must not be hidden by the torch rasterizer taking over."""
     monkeypatch.setattr(triton_loader, "_works", lambda splats: True)
+
+
+@pytest.fixture(autouse=True)
+def _no_needless_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's interpreter runs one program after the other, and there is one for everything that there is room for."""
+    if not HAS_GPU:
+        monkeypatch.setattr(triton_tile_lists, "ROUNDING", 16)
 
 
 @pytest.fixture
@@ -95,10 +101,10 @@ def test_any_number_of_channels(n_channels: int) -> None:
     check_equal(scene, weight, [i % 3 == 1 for i in range(n_channels)])
 
 
-@pytest.mark.parametrize("segment", [64, 4])
-def test_lists_longer_than_a_segment(monkeypatch: pytest.MonkeyPatch, segment: int) -> None:
-    """Also lists of more segments than are added up at a time."""
-    monkeypatch.setattr(triton_images, "SEGMENT", segment)
+@pytest.mark.parametrize("chunk", [64, 8])
+def test_lists_longer_than_a_chunk(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    """Also lists of more chunks than are added up at a time."""
+    monkeypatch.setattr(triton_tile_lists, "CHUNK", chunk)
     n = 150
     scene, weight = scene_and_weight(2, (n, 6, 10), 3, is_general=True)
     generator = torch.Generator().manual_seed(0)
