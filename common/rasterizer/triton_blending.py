@@ -13,6 +13,7 @@ from common.rasterizer.triton_pixels import (
     CENTRE_PX,
     MIN_TRANSMITTANCE,
     PIXELS,
+    K,
     cell_corner,
     coefficients,
     exact_dot,
@@ -75,11 +76,11 @@ def attenuate(
     passing_ptr,  # out (room, CELLS, PIXELS) what every chunk of a tile that is cut lets through, but for its last one
     room,
     tiles_x,
-    K: tl.constexpr,
+    BLOCK: tl.constexpr,  # Gaussians at a time
     PRECISION: tl.constexpr,
 ):
     """The product of 1 - alpha over each list, a list to a program."""
-    pixel, k, j = tl.arange(0, PIXELS), tl.arange(0, K), tl.arange(0, 16)
+    pixel, k, j = tl.arange(0, PIXELS), tl.arange(0, BLOCK), tl.arange(0, 16)
     item = tl.program_id(0)
     chunk, n_chunks = item // CELLS, tl.load(counts_ptr)
     first = tl.load(chunk_ptr + 4 * chunk + 3, mask=chunk < n_chunks, other=-1)
@@ -89,11 +90,11 @@ def attenuate(
         left, top = cell_corner(tl.load(chunk_ptr + 4 * chunk), item % CELLS, tiles_x)
         x_px, y_px = left.to(tl.float32) + CENTRE_PX, top.to(tl.float32) + CENTRE_PX
         slot, n = list_of(item, chunk, chunk_ptr, length_ptr)
-        passing = tl.full([PIXELS, K], 1.0, tl.float32)
+        passing = tl.full([PIXELS, BLOCK], 1.0, tl.float32)
         stop = slot + n
         _g, u, v, a, b, c, o = load_footprints(row_ptr, slot_ptr, slot + k, stop)
         while slot < stop:
-            slot += K
+            slot += BLOCK
             _g, next_u, next_v, next_a, next_b, next_c, next_o = load_footprints(
                 row_ptr, slot_ptr, slot + k, stop
             )
@@ -119,16 +120,22 @@ def _reaching(passing_ptr, item, first_item):
 
 
 @triton.jit
-def _before_each(passing, reaching, K: tl.constexpr):
-    """What reaches each Gaussian (PIXELS, K), whose columns are `places`, and what passes them all, like `reaching`.
+def _halves(runs):
+    """The first of each two neighbours, and both multiplied."""
+    first, second = tl.split(runs)
+    return first, first * second
+
+
+@triton.jit
+def _before_each(passing, reaching):
+    """What reaches each Gaussian (PIXELS, K), whose columns are `_places`, and what passes them all, like `reaching`.
 
     reaching: (PIXELS, 4), the same four times.
     """
-    if K == 32:
-        runs = tl.permute(tl.reshape(passing, (PIXELS, 2, 2, 4, 2)), (0, 3, 1, 2, 4))
-        first, runs = _halves(runs)
-    else:
-        runs = tl.permute(tl.reshape(passing, (PIXELS, 2, 4, 2)), (0, 2, 1, 3))
+    runs = tl.permute(
+        tl.reshape(passing, (PIXELS, 2, 2, 4, 2)), (0, 3, 1, 2, 4)
+    )  # a thread's eight: the last axes
+    first, runs = _halves(runs)
     second, runs = _halves(runs)
     third, run = _halves(runs)  # run: (PIXELS, 4)
     i = tl.arange(0, 2)
@@ -139,23 +146,13 @@ def _before_each(passing, reaching, K: tl.constexpr):
     before = tl.reshape(before, (PIXELS, 4))
     before = tl.join(before, before * third)
     before = tl.join(before, before * second)
-    if K == 32:
-        before = tl.join(before, before * first)
-        before = tl.permute(before, (0, 2, 3, 1, 4))
-    else:
-        before = tl.permute(before, (0, 2, 1, 3))
-    return tl.reshape(before, (PIXELS, K)), reaching * tl.reshape(run, (PIXELS, 4))
+    before = tl.join(before, before * first)
+    before = tl.reshape(tl.permute(before, (0, 2, 3, 1, 4)), (PIXELS, K))
+    return before, reaching * tl.reshape(run, (PIXELS, 4))
 
 
 @triton.jit
-def _halves(runs):
-    """The first of each two neighbours, and both multiplied."""
-    first, second = tl.split(runs)
-    return first, first * second
-
-
-@triton.jit
-def places(K: tl.constexpr):
+def _places():
     """Place in the list of each column (K,): a thread's columns are neighbours."""
     k = tl.arange(0, K)
     return k % 8 // 2 * (K // 4) + k // 8 * 2 + k % 2
@@ -183,12 +180,11 @@ def blend(
     width,
     height,
     C,
-    K: tl.constexpr,
     CHANNELS: tl.constexpr,  # power of two >= C, at least 8
     PRECISION: tl.constexpr,
 ):
     """Blend each list front to back; any number of programs take one after the other."""
-    pixel, c, place, j = tl.arange(0, PIXELS), tl.arange(0, CHANNELS), places(K), tl.arange(0, 16)
+    pixel, c, place, j = tl.arange(0, PIXELS), tl.arange(0, CHANNELS), _places(), tl.arange(0, 16)
     at_pixels, is_channel = tl.load(basis_ptr + j[None, :] * PIXELS + pixel[:, None]), c < C
     end, item = n_items(counts_ptr), tl.atomic_add(ticket_ptr, 1, sem="relaxed")
     while item < end:
@@ -209,7 +205,7 @@ def blend(
                 g, u, v, a, b, conic_c, o = load_footprints(row_ptr, slot_ptr, slot + place, last)
                 x_px, y_px = left.to(tl.float32) + CENTRE_PX, top.to(tl.float32) + CENTRE_PX
                 reaching = tl.broadcast_to(arriving[:, None], (PIXELS, 4))
-                blended = tl.zeros([PIXELS], tl.float32)
+                blended = tl.zeros([PIXELS, 1], tl.float32)
                 colour = tl.zeros([PIXELS, CHANNELS], tl.float32)
                 while slot < stop:
                     is_value = (slot + place < last)[:, None] & is_channel[None, :]
@@ -220,13 +216,13 @@ def blend(
                     )
                     polynomials = tl.trans(coefficients(u - x_px, v - y_px, a, b, conic_c, o, PRECISION))
                     alpha, _raw = seen_alpha(polynomial(at_pixels, polynomials, PRECISION), PRECISION)
-                    before, reaching = _before_each(1.0 - alpha, reaching, K)
+                    before, reaching = _before_each(1.0 - alpha, reaching)
                     weight = tl.where(before * (1.0 - alpha) >= MIN_TRANSMITTANCE, alpha * before, 0.0)
-                    blended += tl.sum(weight, 1)
+                    blended += tl.sum(weight, 1, keep_dims=True)
                     coarse, fine = tf32_halves(values, PRECISION)
                     colour += exact_dot(weight, coarse, fine, PRECISION)
                     g, u, v, a, b, conic_c, o = next_g, next_u, next_v, next_a, next_b, next_c, next_o
-                    is_done = tl.max(tl.max(reaching, 1), 0) < MIN_TRANSMITTANCE
+                    is_done = tl.max(tl.max(reaching, 0), 0) < MIN_TRANSMITTANCE
                     stop = tl.where(is_done, tl.minimum(slot, stop), stop)
                 slot = tl.minimum(slot, last)
                 if is_of_cut:
@@ -234,10 +230,10 @@ def blend(
                     is_part = (pixel[:, None] >= 0) & is_channel[None, :]
                     tl.store(part + c[None, :] * PIXELS + pixel[:, None], colour, mask=is_part)
                     tl.store(part + C * PIXELS + pixel, arriving)
-                    tl.store(part + (C + 1) * PIXELS + pixel, blended)
+                    tl.store(part + (C + 1) * PIXELS + pixel[:, None], blended)
                 else:
                     background = tl.load(background_ptr + c, mask=is_channel, other=0.0)
-                    colour += background[None, :] * (1.0 - blended)[:, None]
+                    colour += background[None, :] * (1.0 - blended)
                     colour = tl.where(tl.load(total_ptr) > capacity, float("nan"), colour)
                     target = image_ptr + (c[None, :].to(tl.int64) * height + y[:, None]) * width + x[:, None]
                     tl.store(target, colour, mask=is_inside[:, None] & is_channel[None, :])

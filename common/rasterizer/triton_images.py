@@ -25,10 +25,8 @@ ATTENUATED = 64  # Gaussians at a time
 class Tuning:
     """How blending is cut up; measured on an H200 with 220,000 Gaussians on 1024 x 576 pixels."""
 
-    k: int = 32  # Gaussians at a time in the forward
     registers: int | None = 128  # at most; fewer registers, more programs at once
     programs: int = 16  # for every multiprocessor
-    k_backward: int = 32
     registers_backward: int | None = 168
     programs_backward: int = 12
 
@@ -37,7 +35,7 @@ TUNING = {  # by the channels that are reserved
     8: Tuning(),
     16: Tuning(),
     32: Tuning(registers=168, programs=12, registers_backward=None, programs_backward=8),
-    64: Tuning(registers=None, programs=8, k_backward=16, registers_backward=None, programs_backward=8),
+    64: Tuning(registers=None, programs=8, registers_backward=None, programs_backward=8),
 }
 
 
@@ -100,7 +98,7 @@ def blend(
         passing,
         lists.room,
         tiles_x,
-        K=ATTENUATED,
+        BLOCK=ATTENUATED,
         PRECISION=precision,
         num_warps=1,
     )
@@ -128,7 +126,6 @@ def blend(
         canvas.width,
         canvas.height,
         n_channels,
-        K=tuning.k,
         CHANNELS=reserved,
         PRECISION=precision,
         num_warps=1,
@@ -194,7 +191,6 @@ def unblend(
         canvas.width,
         canvas.height,
         n_channels,
-        K=tuning.k_backward,
         CHANNELS=reserved,
         PRECISION=_precision(device),
         num_warps=1,

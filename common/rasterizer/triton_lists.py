@@ -9,7 +9,9 @@ import triton
 import triton.language as tl
 
 CELLS = tl.constexpr(16)  # of a tile of 16 x 16 pixels
-N_COUNTS = tl.constexpr(4)  # chunks of tiles that are cut, tiles that are not, tiles that are
+N_COUNTS = tl.constexpr(
+    4
+)  # chunks of tiles that are cut, tiles that are not, tiles that are, the ticket of `blend`
 FARTHEST = tl.constexpr(0x7F800000)  # bits of infinity
 
 

@@ -16,6 +16,7 @@ MIN_ALPHA = tl.constexpr(interface.MIN_ALPHA)
 MIN_TRANSMITTANCE = tl.constexpr(interface.MIN_TRANSMITTANCE)
 NOTHING = tl.constexpr(-1000.0)  # log2 of the opacity of a Gaussian that is not there
 PIXELS = tl.constexpr(16)  # of a cell
+K = tl.constexpr(32)  # Gaussians of a list that are worked at together
 CENTRE_PX = tl.constexpr(1.5)  # from a cell's first pixel, along both axes
 
 

@@ -13,6 +13,7 @@ from common.rasterizer.triton_footprints import BLOCK as RUN
 from common.rasterizer.triton_footprints import Footprints
 
 CELLS: int = triton_lists.CELLS.value  # of a tile: 4 x 4 pixels each
+N_COUNTS: int = triton_lists.N_COUNTS.value
 MAX_PAIRS = 2**26  # memory: about 90 bytes a pair, more with many channels
 SPARE = 1.15  # capacity over what was last needed
 GRAPH_SPARE = 1.1  # again, for what a graph's other frames need
@@ -74,8 +75,9 @@ def list_gaussians(footprints: Footprints, tiles_x: int, n_tiles: int, capacity:
         BLOCK=PAIR_BLOCK,
     )
     key, pair = torch.sort(key)
-    zeros = torch.zeros(4 + 2 * n_tiles, dtype=torch.int32, device=device)
-    counts, ranges = zeros[:4], zeros[4:]
+    counts, ranges = torch.zeros(N_COUNTS + 2 * n_tiles, dtype=torch.int32, device=device).split(
+        [N_COUNTS, 2 * n_tiles]
+    )
     triton_lists.arrange_pairs[(-(-capacity // ARRANGED),)](
         key,
         pair,

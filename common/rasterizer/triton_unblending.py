@@ -12,6 +12,7 @@ from common.rasterizer.triton_pixels import (
     CENTRE_PX,
     MIN_TRANSMITTANCE,
     PIXELS,
+    K,
     cell_corner,
     coefficients,
     eight,
@@ -26,30 +27,10 @@ from common.rasterizer.triton_pixels import (
 
 
 @triton.jit
-def places(K: tl.constexpr):
+def _places():
     """Place in the list of each row (K,): a thread's rows are neighbours."""
     k = tl.arange(0, K)
     return k % 8 * (K // 8) + k // 8
-
-
-@triton.jit
-def _runs(x, K: tl.constexpr):
-    """(8, PIXELS, 2 or 2, 2): the rows of x (K, PIXELS) that are neighbours, side by side."""
-    if K == 32:
-        runs = tl.permute(tl.reshape(x, (2, 2, 8, PIXELS)), (2, 3, 0, 1))
-    else:
-        runs = tl.permute(tl.reshape(x, (2, 8, PIXELS)), (1, 2, 0))
-    return runs
-
-
-@triton.jit
-def _rows(runs, K: tl.constexpr):
-    """Undoes `_runs`."""
-    if K == 32:
-        rows = tl.permute(runs, (2, 3, 0, 1))
-    else:
-        rows = tl.permute(runs, (2, 0, 1))
-    return tl.reshape(rows, (K, PIXELS))
 
 
 @triton.jit
@@ -60,28 +41,27 @@ def _both(first, second, IS_PRODUCT: tl.constexpr):
 
 
 @triton.jit
-def _before_each(x, before, K: tl.constexpr, IS_PRODUCT: tl.constexpr):
+def _before_each(x, before, IS_PRODUCT: tl.constexpr):
     """Product or sum of `before` and all x in earlier places (K, PIXELS), and of `before` and all x, like `before`.
 
     before: (8, PIXELS), the same eight times.
     """
-    runs = _runs(x, K)
-    if K == 32:
-        first, second = tl.split(runs)
-        runs = _both(first, second, IS_PRODUCT)
-    third, fourth = tl.split(runs)
-    run = _both(third, fourth, IS_PRODUCT)
-    i = tl.arange(0, 2)
-    run = tl.reshape(run, (2, 2, 2, PIXELS))
+    runs = tl.permute(
+        tl.reshape(x, (2, 2, 8, PIXELS)), (2, 3, 0, 1)
+    )  # a thread's four neighbours: the last axes
+    first, second = tl.split(runs)
+    third, fourth = tl.split(_both(first, second, IS_PRODUCT))
+    run = tl.reshape(_both(third, fourth, IS_PRODUCT), (2, 2, 2, PIXELS))
     start = tl.reshape(before, (2, 2, 2, PIXELS))
+    i = tl.arange(0, 2)
     run, start = step(run, start, i[None, None, :, None], 2, IS_PRODUCT)
     run, start = step(run, start, i[None, :, None, None], 1, IS_PRODUCT)
     run, start = step(run, start, i[:, None, None, None], 0, IS_PRODUCT)
     start = tl.reshape(start, (8, PIXELS))
     start = tl.join(start, _both(start, third, IS_PRODUCT))
-    if K == 32:
-        start = tl.join(start, _both(start, first, IS_PRODUCT))
-    return _rows(start, K), _both(before, tl.reshape(run, (8, PIXELS)), IS_PRODUCT)
+    start = tl.join(start, _both(start, first, IS_PRODUCT))
+    start = tl.reshape(tl.permute(start, (2, 3, 0, 1)), (K, PIXELS))
+    return start, _both(before, tl.reshape(run, (8, PIXELS)), IS_PRODUCT)
 
 
 @triton.jit
@@ -135,12 +115,11 @@ def unblend(
     width,
     height,
     C,
-    K: tl.constexpr,
     CHANNELS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Add up the gradients, list by list; any number of programs take one after the other."""
-    place, c, pixel, j = places(K), tl.arange(0, CHANNELS), tl.arange(0, PIXELS), tl.arange(0, 8)
+    place, c, pixel, j = _places(), tl.arange(0, CHANNELS), tl.arange(0, PIXELS), tl.arange(0, 8)
     is_channel, j16 = c < C, tl.arange(0, 16)
     at_pixels_twice = tl.load(basis_ptr + j16[:, None] * PIXELS + pixel[None, :])
     at_pixels = tl.load(basis_ptr + j[None, :] * PIXELS + pixel[:, None])
@@ -192,11 +171,11 @@ def unblend(
                 u, v = u - x_px, v - y_px
                 polynomials = coefficients(u, v, a, b, conic_c, o, PRECISION)
                 alpha, raw = seen_alpha(polynomial(polynomials, at_pixels_twice, PRECISION), PRECISION)
-                before, reaching = _before_each(1.0 - alpha, reaching, K, True)
+                before, reaching = _before_each(1.0 - alpha, reaching, True)
                 weight = tl.where(before * (1.0 - alpha) >= MIN_TRANSMITTANCE, alpha * before, 0.0)
                 toward = exact_dot(values, attached_coarse, attached_fine, PRECISION)  # (K, PIXELS)
                 weighted = weight * toward
-                minus_left_over, beyond = _before_each(weighted, beyond, K, False)
+                minus_left_over, beyond = _before_each(weighted, beyond, False)
                 minus_left_over += weighted
                 d_alpha = before * toward + minus_left_over * inverse_of(1.0 - alpha, PRECISION)
                 d_power = tl.where(weight > 0, d_alpha * raw, 0.0)

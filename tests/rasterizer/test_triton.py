@@ -26,6 +26,7 @@ from common.rasterizer import (
     rasterize,
     rasterize_together,
     triton_backend,
+    triton_images,
     triton_loader,
     triton_tile_lists,
 )
@@ -49,10 +50,11 @@ def _without_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_needless_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton's interpreter runs one program after the other, and there is one for everything that there is room for."""
+def _little_for_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs one program after the other, one for everything that there is room for, and multiplies one by one."""
     if not HAS_GPU:
         monkeypatch.setattr(triton_tile_lists, "ROUNDING", 16)
+        monkeypatch.setattr(triton_images, "ATTENUATED", 16)
 
 
 @pytest.fixture
@@ -101,22 +103,29 @@ def test_any_number_of_channels(n_channels: int) -> None:
     check_equal(scene, weight, [i % 3 == 1 for i in range(n_channels)])
 
 
-@pytest.mark.parametrize("chunk", [64, 8])
+@pytest.mark.parametrize("chunk", [64, 4])
 def test_lists_longer_than_a_chunk(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     """Also lists of more chunks than are added up at a time."""
     monkeypatch.setattr(triton_tile_lists, "CHUNK", chunk)
-    n = 150
-    scene, weight = scene_and_weight(2, (n, 6, 10), 3, is_general=True)
+    n = 75
+    scene, weight = scene_and_weight(2, (n, 4, 6), 3, is_general=True)
     generator = torch.Generator().manual_seed(0)
     cam = torch.cat([0.05 * torch.randn(n, 2, generator=generator), torch.linspace(1, 3, n)[:, None]], 1)
-    camera = replace(scene.camera, princpt=torch.tensor([5.0, 3.0]))
+    camera = replace(scene.camera, princpt=torch.tensor([3.0, 2.0]))
     faint = replace(
         scene.gaussians,
         mean=camera.camera_to_world(cam),
-        opacity=torch.full((n,), 0.03),
+        opacity=torch.full((n,), 0.06),
         scale=torch.tensor([[0.1, 0.2, 0.4]]).repeat(n, 1),
     )
     check_equal(replace(scene, gaussians=faint, camera=camera), weight, [False, True, False])
+
+
+def test_depths_that_share_a_key_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, weight = scene_and_weight(8, (60, 18, 23), 2, is_general=False)
+    n_tiles = 4
+    monkeypatch.setattr(triton_tile_lists, "KEY_BITS", n_tiles.bit_length() + 2)  # four steps of depth
+    check_equal(scene, weight)
 
 
 def test_lists_that_do_not_fit_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
