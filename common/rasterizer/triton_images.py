@@ -12,7 +12,7 @@ from torch import Tensor
 from common.rasterizer import triton_blending, triton_unblending
 from common.rasterizer.triton_canvas import Canvas, image_of_tiles
 from common.rasterizer.triton_footprints import Footprints
-from common.rasterizer.triton_tile_lists import CELLS, Lists, n_multiprocessors
+from common.rasterizer.triton_tile_lists import CELLS, Lists
 
 CELL_PIXELS = 16
 LEAST_RESULTS, LEAST_TERMS = 8, 16  # of a matrix product along one axis
@@ -71,6 +71,14 @@ def _precision(device: torch.device) -> str:
     return "tf32"
 
 
+@lru_cache(maxsize=8)
+def _n_multiprocessors(device: torch.device) -> int:
+    """How many the device has; 1 without a GPU."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
 def _reserved(n_channels: int, least: int) -> int:
     """Channels that programs reserve: a power of two."""
     return max(least, 1 << (n_channels - 1).bit_length())
@@ -104,7 +112,7 @@ def blend(
     )
     used = torch.empty_like(lists.length)
     part = channels.new_empty(lists.room, CELLS, n_channels + 2, CELL_PIXELS)
-    n_programs = tuning.programs * n_multiprocessors(device)
+    n_programs = tuning.programs * _n_multiprocessors(device)
     triton_blending.blend[(n_programs,)](
         lists.slot,
         lists.counts,
@@ -131,7 +139,7 @@ def blend(
         num_warps=1,
         maxnreg=tuning.registers,
     )
-    triton_blending.join_chunks[(JOINING * n_multiprocessors(device), -(-n_channels // JOINED))](
+    triton_blending.join_chunks[(JOINING * _n_multiprocessors(device), -(-n_channels // JOINED))](
         lists.counts,
         lists.chunk,
         lists.cut,
@@ -172,7 +180,7 @@ def unblend(
         channels.new_zeros(n + 1, 8),
         torch.zeros_like(channels),
     )  # the last row is the ticket
-    triton_unblending.unblend[(tuning.programs_backward * n_multiprocessors(device),)](
+    triton_unblending.unblend[(tuning.programs_backward * _n_multiprocessors(device),)](
         *lists,
         trail.used,
         row,

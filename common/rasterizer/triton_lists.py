@@ -11,7 +11,7 @@ import triton.language as tl
 CELLS = tl.constexpr(16)  # of a tile of 16 x 16 pixels
 N_COUNTS = tl.constexpr(
     4
-)  # chunks of tiles that are cut, tiles that are not, tiles that are, the ticket of `blend`
+)  # of chunks of cut tiles, of other tiles, of cut tiles, and of what `blend` has taken up
 FARTHEST = tl.constexpr(0x7F800000)  # bits of infinity
 
 
@@ -23,7 +23,7 @@ def _field(packed, j: tl.constexpr):
 
 @triton.jit(do_not_specialize=["n_runs", "tiles_x", "n_tiles", "capacity"])
 def list_pairs(
-    run_ptr,  # (n_runs + 1,) int32 first Gaussian of every run, of RANKS at most
+    run_ptr,  # (n_runs + 1,) int32 first Gaussian of every run
     end_ptr,  # (N,) int64 running sum of tile counts, within each run
     count_ptr,  # (N,) int32 tiles that a Gaussian touches
     box_ptr,  # (N,) int64 cells x0, x1, y0, y1, ends exclusive, of 16 bits each
@@ -37,7 +37,7 @@ def list_pairs(
     n_tiles,
     capacity,
     DEPTH_BITS: tl.constexpr,
-    N_STEPS: tl.constexpr,  # 2^N_STEPS: Gaussians of a run, at most
+    N_STEPS: tl.constexpr,  # 2^N_STEPS >= Gaussians of any run
     BLOCK: tl.constexpr,  # pairs at a time
 ):
     """All pairs, in any order, a run to a program. Programs beyond the runs mark what is unused."""
@@ -95,7 +95,10 @@ def arrange_pairs(
     DEPTH_BITS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The Gaussians of the sorted keys; those whose keys are equal are put into the order of their depths."""
+    """The Gaussians of the sorted keys; those whose keys are equal are put into the order of their depths.
+
+    Each looks at all of its key; of a body they are a few, but on a plane of one depth all of a tile.
+    """
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     nothing = n_tiles << DEPTH_BITS
     key = tl.load(key_ptr + i, mask=i < capacity, other=nothing)

@@ -14,18 +14,18 @@ from common.rasterizer.triton_footprints import Footprints
 
 CELLS: int = triton_lists.CELLS.value  # of a tile: 4 x 4 pixels each
 N_COUNTS: int = triton_lists.N_COUNTS.value
-MAX_PAIRS = 2**26  # memory: about 90 bytes a pair, more with many channels
+MAX_PAIRS = (
+    2**26
+)  # memory: about 90 bytes a pair, more with many channels; 16 slots a pair are counted in 32 bits
 SPARE = 1.15  # capacity over what was last needed
 GRAPH_SPARE = 1.1  # again, for what a graph's other frames need
 ROUNDING = 16384  # of capacities
 FIRST_GUESS = 2  # pairs for every Gaussian
 CHUNK = 1024  # pairs of a tile's list that are worked at together, at most; a power of two
-SPLIT_ROWS = 2  # of a chunk's cells that one program lists
-PAIR_BLOCK = 256  # pairs at a time
-ARRANGED = 128
+SPLIT_ROWS, SPLIT_WARPS = 2, 4  # rows of a chunk's cells that one program lists, and with how many warps
+PAIR_BLOCK, ARRANGED = 256, 128  # pairs at a time
 CUT_BLOCK = 128  # tiles
-SPLIT_WARPS = 4
-KEY_BITS = 31
+KEY_BITS = 31  # of the sorted keys, which are not negative: the tile's number, then the depth
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,3 @@ def list_gaussians(footprints: Footprints, tiles_x: int, n_tiles: int, capacity:
 def rounded(n_pairs: float, spare: float = SPARE) -> int:
     """A capacity for so many pairs and some more."""
     return max(-(-int(spare * n_pairs) // ROUNDING), 1) * ROUNDING
-
-
-@lru_cache(maxsize=8)
-def n_multiprocessors(device: torch.device) -> int:
-    """How many the device has; 1 without a GPU."""
-    if device.type != "cuda":
-        return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count

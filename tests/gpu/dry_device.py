@@ -21,7 +21,7 @@ from triton.runtime.jit import JITFunction
 from common import gpu
 from common.engine import posing_triton
 from common.gpu import crop, rooms
-from common.rasterizer import interface, triton_images, triton_loader, triton_tile_lists
+from common.rasterizer import interface, triton_images, triton_loader
 
 Capability = tuple[int, int]
 MULTIPROCESSORS = 132
@@ -75,8 +75,7 @@ def dry_device(capability: Capability, cache: Path) -> Iterator[Compiled]:
         for module in (rooms, crop):
             patch.setattr(module, "is_capturing", lambda device: True)
         patch.setattr(triton_images, "_precision", lambda device: "tf32" if capability >= (8, 0) else "ieee")
-        for module in (triton_images, triton_tile_lists):
-            patch.setattr(module, "n_multiprocessors", lambda device: MULTIPROCESSORS)
+        patch.setattr(triton_images, "_n_multiprocessors", lambda device: MULTIPROCESSORS)
         patch.setattr(posing_triton, "_has_matrix_units", lambda device: capability >= (8, 0))
         patch.setitem(interface._default_of_device, "cpu", "triton")
         patch.setattr(triton_loader, "_interprets", lambda: True)

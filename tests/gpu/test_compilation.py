@@ -174,12 +174,16 @@ def test_the_engine(cache: Path, launched: set[str], capability: Capability) -> 
 
 
 def test_no_kernel_is_left_out(launched: set[str]) -> None:
-    """Kernels are those of Triton's functions that ask which program they are; run after the tests above."""
+    """Kernels are those of Triton's functions that ask which program they are, or take a ticket for what they do.
+
+    Run after the tests above.
+    """
     kernels = {
         f"{module.__name__}.{name}"
         for module in modules()
         for name, value in vars(module).items()
-        if isinstance(value, triton.JITFunction) and "program_id" in inspect.getsource(value.fn)
+        if isinstance(value, triton.JITFunction)
+        and any(asked in inspect.getsource(value.fn) for asked in ("program_id", "ticket_ptr"))
     }
     assert len(kernels) > 20
     assert kernels == launched
