@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,18 @@ PROGRAM = "import sys; sys.path.insert(0, {root!r}); from {module} import main; 
 
 
 def run_alone(module: str, arguments: list[str], what: str) -> dict[str, Any]:
-    """The JSON object that `main()` of a module prints last; UserError, which begins with `what`, if it fails."""
+    """The JSON object that `main()` of a module prints last; UserError, which begins with `what`, if it fails.
+
+    Python may keep what it compiles, as it does by default: else each start would compile all of PyTorch.
+    """
     program = PROGRAM.format(root=str(ROOT), module=module)
+    keeps_bytecode = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     result = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=keeps_bytecode,
     )
     lines = result.stdout.strip().splitlines()
     if result.returncode != 0 or not lines:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.benchmark import own_process
 from common.benchmark.animation import AnimationTimes
 from common.benchmark.rasterizer import NOT_INSTALLED, RasterizerTimes
 from common.benchmark.scene import front_camera, posed_gaussians
@@ -34,6 +35,16 @@ def test_median_of_a_known_time() -> None:
 
 def test_graphs_are_for_gpus() -> None:
     assert Timer(CPU, 1).captured_ms(lambda: None) is None
+
+
+def test_a_process_of_its_own_starts_as_usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python keeps what it compiles, also where this process must not."""
+    (tmp_path / "teller.py").write_text(
+        "import json, sys\n\ndef main():\n    print(json.dumps({'keeps': not sys.dont_write_bytecode}))\n"
+    )
+    monkeypatch.setattr(own_process, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert own_process.run_alone("teller", [], "it") == {"keeps": True}
 
 
 def test_speed_leaves_out_the_warm_up_and_counts_the_end() -> None:
