@@ -1,8 +1,8 @@
 """Triton kernels: blending of the cells' lists (SPEC 10).
 
-One program blends the list of a chunk's cell, K Gaussians at a time. Tiles with long lists have several chunks: first
-what each lets through is found, then all are blended side by side, then they are added up. The backward takes the same
-chunks. No postponed annotations here: Triton reads them.
+One program blends the list of a chunk's cell, GROUP Gaussians at a time. Tiles with long lists have several chunks:
+first what each lets through is found, then all are blended side by side, then they are added up. The backward takes
+the same chunks. No postponed annotations here: Triton reads them.
 """
 
 import triton
@@ -11,16 +11,16 @@ import triton.language as tl
 from common.rasterizer.triton_lists import CELLS
 from common.rasterizer.triton_pixels import (
     CENTRE_PX,
+    GROUP,
     MIN_TRANSMITTANCE,
     PIXELS,
-    K,
     cell_corner,
     coefficients,
     exact_dot,
     load_footprints,
     polynomial,
+    scan_step,
     seen_alpha,
-    step,
     tf32_halves,
     times,
 )
@@ -128,34 +128,33 @@ def _halves(runs):
 
 @triton.jit
 def _before_each(passing, reaching):
-    """What reaches each Gaussian (PIXELS, K), whose columns are `_places`, and what passes them all, like `reaching`.
+    """What reaches each Gaussian (PIXELS, GROUP) and what passes them all, like `reaching`; columns are `_places`.
 
     reaching: (PIXELS, 4), the same four times.
     """
-    runs = tl.permute(
-        tl.reshape(passing, (PIXELS, 2, 2, 4, 2)), (0, 3, 1, 2, 4)
-    )  # a thread's eight: the last axes
+    # The last axes are the eight of a thread.
+    runs = tl.permute(tl.reshape(passing, (PIXELS, 2, 2, 4, 2)), (0, 3, 1, 2, 4))
     first, runs = _halves(runs)
     second, runs = _halves(runs)
     third, run = _halves(runs)  # run: (PIXELS, 4)
     i = tl.arange(0, 2)
     run = tl.reshape(run, (PIXELS, 2, 2))
     before = tl.reshape(reaching, (PIXELS, 2, 2))
-    run, before = step(run, before, i[None, None, :], 2, True)
-    run, before = step(run, before, i[None, :, None], 1, True)
+    run, before = scan_step(run, before, i[None, None, :], 2, True)
+    run, before = scan_step(run, before, i[None, :, None], 1, True)
     before = tl.reshape(before, (PIXELS, 4))
     before = tl.join(before, before * third)
     before = tl.join(before, before * second)
     before = tl.join(before, before * first)
-    before = tl.reshape(tl.permute(before, (0, 2, 3, 1, 4)), (PIXELS, K))
+    before = tl.reshape(tl.permute(before, (0, 2, 3, 1, 4)), (PIXELS, GROUP))
     return before, reaching * tl.reshape(run, (PIXELS, 4))
 
 
 @triton.jit
 def _places():
-    """Place in the list of each column (K,): a thread's columns are neighbours."""
-    k = tl.arange(0, K)
-    return k % 8 // 2 * (K // 4) + k // 8 * 2 + k % 2
+    """Place in the list of each column (GROUP,): a thread's columns are neighbours."""
+    k = tl.arange(0, GROUP)
+    return k % 8 // 2 * (GROUP // 4) + k // 8 * 2 + k % 2
 
 
 @triton.jit(do_not_specialize=["room", "capacity", "tiles_x"])
@@ -210,7 +209,7 @@ def blend(
                 while slot < stop:
                     is_value = (slot + place < last)[:, None] & is_channel[None, :]
                     values = tl.load(channel_ptr + g[:, None] * C + c[None, :], mask=is_value, other=0.0)
-                    slot += K
+                    slot += GROUP
                     next_g, next_u, next_v, next_a, next_b, next_c, next_o = load_footprints(
                         row_ptr, slot_ptr, slot + place, last
                     )

@@ -24,7 +24,7 @@ class Footprints:
     count: Tensor  # (N,) int32
     end: Tensor  # (N,) int64 running sums of `count`, by blocks of BLOCK Gaussians of a scene
     total: Tensor  # (1,) int64 sum of all counts
-    depth: Tensor  # (2,) int32
+    depth: Tensor  # (2,) int32 the largest depth and the smallest, as `project` tells them
     sizes: tuple[int, ...]  # Gaussians of each scene
 
 

@@ -9,12 +9,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from common.rasterizer import triton_blending, triton_unblending
+from common.rasterizer import triton_blending, triton_pixels, triton_unblending
 from common.rasterizer.triton_canvas import Canvas, image_of_tiles
 from common.rasterizer.triton_footprints import Footprints
 from common.rasterizer.triton_tile_lists import CELLS, Lists
 
-CELL_PIXELS = 16
+CELL_PIXELS: int = triton_pixels.PIXELS.value
 LEAST_RESULTS, LEAST_TERMS = 8, 16  # of a matrix product along one axis
 FILLED = 4096  # pixels at a time
 JOINING, JOINED = 16, 8  # programs for every multiprocessor; channels of one
@@ -58,7 +58,8 @@ def _attached(is_detached: tuple[tuple[bool, ...], ...], device: torch.device) -
 @lru_cache(maxsize=8)
 def _basis(device: torch.device) -> Tensor:
     """1, x, y, x^2, x y, y^2, 0, 0 of a cell's pixels, from its centre, twice: (16, 16)."""
-    y, x = torch.meshgrid(*(2 * [torch.arange(4.0) - 1.5]), indexing="ij")
+    along_axis = torch.arange(float(triton_pixels.CELL_PX.value)) - triton_pixels.CENTRE_PX.value
+    y, x = torch.meshgrid(along_axis, along_axis, indexing="ij")
     columns = torch.stack([x**0, x, y, x * x, x * y, y * y, 0 * x, 0 * x]).reshape(8, CELL_PIXELS)
     return columns.repeat(2, 1).to(device)
 
@@ -124,7 +125,7 @@ def blend(
         footprints.total,
         basis,
         passing,
-        lists.counts[3:],
+        lists.ticket,
         image,
         used,
         part,
@@ -176,10 +177,8 @@ def unblend(
     (n, n_channels), device = channels.shape, channels.device
     reserved = _reserved(n_channels, LEAST_TERMS)
     tuning = TUNING[reserved]
-    moments, d_channels = (
-        channels.new_zeros(n + 1, 8),
-        torch.zeros_like(channels),
-    )  # the last row is the ticket
+    moments, d_channels = channels.new_zeros(n, 8), torch.zeros_like(channels)
+    ticket = torch.zeros(1, dtype=torch.int32, device=device)
     triton_unblending.unblend[(tuning.programs_backward * _n_multiprocessors(device),)](
         *lists,
         trail.used,
@@ -189,7 +188,7 @@ def unblend(
         _attached(is_detached, device),
         image_of_tiles(canvas, device),
         _basis(device),
-        moments[n].view(torch.int32),
+        ticket,
         image,
         d_image.contiguous(),
         moments,
@@ -204,4 +203,4 @@ def unblend(
         num_warps=1,
         maxnreg=tuning.registers_backward,
     )
-    return moments[:n], d_channels
+    return moments, d_channels

@@ -9,9 +9,7 @@ import triton
 import triton.language as tl
 
 CELLS = tl.constexpr(16)  # of a tile of 16 x 16 pixels
-N_COUNTS = tl.constexpr(
-    4
-)  # of chunks of cut tiles, of other tiles, of cut tiles, and of what `blend` has taken up
+N_COUNTS = tl.constexpr(3)  # chunks of tiles that are cut, tiles that are not, tiles that are
 FARTHEST = tl.constexpr(0x7F800000)  # bits of infinity
 
 

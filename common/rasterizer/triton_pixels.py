@@ -15,15 +15,18 @@ MAX_ALPHA = tl.constexpr(interface.MAX_ALPHA)
 MIN_ALPHA = tl.constexpr(interface.MIN_ALPHA)
 MIN_TRANSMITTANCE = tl.constexpr(interface.MIN_TRANSMITTANCE)
 NOTHING = tl.constexpr(-1000.0)  # log2 of the opacity of a Gaussian that is not there
+TILE_PX = tl.constexpr(interface.TILE_PX)
+CELL_PX = tl.constexpr(4)
 PIXELS = tl.constexpr(16)  # of a cell
-K = tl.constexpr(32)  # Gaussians of a list that are worked at together
+GROUP = tl.constexpr(32)  # Gaussians of a list that are worked at together
 CENTRE_PX = tl.constexpr(1.5)  # from a cell's first pixel, along both axes
 
 
 @triton.jit
 def cell_corner(tile, cell, tiles_x):
     """Left and top pixel of a cell, a number from 0 to 15, of a tile."""
-    return tile % tiles_x * 16 + cell % 4 * 4, tile // tiles_x * 16 + cell // 4 * 4
+    left, top = tile % tiles_x * TILE_PX, tile // tiles_x * TILE_PX
+    return left + cell % 4 * CELL_PX, top + cell // 4 * CELL_PX
 
 
 @triton.jit
@@ -53,7 +56,7 @@ def exact_dot(a, b_coarse, b_fine, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def eight(x0, x1, x2, x3, x4, x5, x6, x7):
+def eight_columns(x0, x1, x2, x3, x4, x5, x6, x7):
     """(n, 8) from its columns."""
     even = tl.join(tl.join(x0, x4), tl.join(x2, x6))
     odd = tl.join(tl.join(x1, x5), tl.join(x3, x7))
@@ -79,7 +82,7 @@ def coefficients(u, v, a, b, c, top, PRECISION: tl.constexpr):
     """Coefficients (n, 16) of log2 alpha of footprints in the basis of a cell, in halves; u, v from its centre."""
     by_1 = (a * u + b * v) * u + (c * v * v + top)
     nothing = tl.zeros_like(u)
-    values = eight(by_1, -2.0 * a * u - b * v, -2.0 * c * v - b * u, a, b, c, nothing, nothing)
+    values = eight_columns(by_1, -2.0 * a * u - b * v, -2.0 * c * v - b * u, a, b, c, nothing, nothing)
     coarse, fine = tf32_halves(values, PRECISION, IS_ROUNDED=True)
     return tl.reshape(tl.permute(tl.join(coarse, fine), (0, 2, 1)), (u.shape[0], 16))
 
@@ -106,7 +109,7 @@ def _other(x, AXIS: tl.constexpr):
 
 
 @triton.jit
-def step(x, before, index, AXIS: tl.constexpr, IS_PRODUCT: tl.constexpr):
+def scan_step(x, before, index, AXIS: tl.constexpr, IS_PRODUCT: tl.constexpr):
     """Of an axis of two of a running product or sum: x of both together, and what was before, in the second, extended.
 
     index: of the axis, as many axes as x.

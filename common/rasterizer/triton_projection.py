@@ -21,10 +21,8 @@ from common.rasterizer.triton_geometry import (
     unit_quaternion,
 )
 from common.rasterizer.triton_lists import FARTHEST
-from common.rasterizer.triton_pixels import eight
+from common.rasterizer.triton_pixels import CELL_PX, TILE_PX, eight_columns
 
-TILE_PX = tl.constexpr(interface.TILE_PX)
-CELL_PX = tl.constexpr(4)
 NEAR_M = tl.constexpr(interface.NEAR_M)
 MIN_ALPHA = tl.constexpr(interface.MIN_ALPHA)
 # Widens ellipse bounds so that rounding never cuts a pixel that passes the alpha test.
@@ -112,7 +110,7 @@ def project(
     x0, x1 = _cell_range(u, a, reach2, radius, width)
     y0, y1 = _cell_range(v, c, reach2, radius, height)
     count = tl.where(is_drawn, _n_tiles(x0, x1) * _n_tiles(y0, y1), 0)
-    values = eight(
+    values = eight_columns(
         u,
         v + top,
         c / det * (-0.5 * LOG2_E),

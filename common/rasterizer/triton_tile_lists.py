@@ -33,7 +33,8 @@ class Lists:
     """Which Gaussians touch each cell, front to back: of every chunk of a tile's list the cells' lists."""
 
     slot: Tensor  # (16 capacity,) int32 Gaussians
-    counts: Tensor  # (4,) int32 chunks of tiles that are cut, tiles that are not, tiles that are, 0
+    counts: Tensor  # (3,) int32 chunks of tiles that are cut, tiles that are not, tiles that are
+    ticket: Tensor  # (1,) int32 0: what `blend` counts its work with
     chunk: Tensor  # (room + n_tiles, 4) int32 tile, first pair, pairs, tile's first chunk; whole tiles from `room` on
     cut: Tensor  # (room, 2) int32 first chunk and number of chunks of every tile that is cut
     length: Tensor  # (room + n_tiles, 16) int32 lengths of the cells' lists
@@ -75,9 +76,8 @@ def list_gaussians(footprints: Footprints, tiles_x: int, n_tiles: int, capacity:
         BLOCK=PAIR_BLOCK,
     )
     key, pair = torch.sort(key)
-    counts, ranges = torch.zeros(N_COUNTS + 2 * n_tiles, dtype=torch.int32, device=device).split(
-        [N_COUNTS, 2 * n_tiles]
-    )
+    sizes = [N_COUNTS, 1, 2 * n_tiles]
+    counts, ticket, ranges = torch.zeros(sum(sizes), dtype=torch.int32, device=device).split(sizes)
     triton_lists.arrange_pairs[(-(-capacity // ARRANGED),)](
         key,
         pair,
@@ -111,7 +111,7 @@ def list_gaussians(footprints: Footprints, tiles_x: int, n_tiles: int, capacity:
         ROWS=SPLIT_ROWS,
         num_warps=SPLIT_WARPS,
     )
-    return Lists(slot, counts, chunk, cut, length, room)
+    return Lists(slot, counts, ticket, chunk, cut, length, room)
 
 
 def rounded(n_pairs: float, spare: float = SPARE) -> int:

@@ -10,31 +10,31 @@ from common.rasterizer.triton_blending import chunk_of, first_slot_of, n_items
 from common.rasterizer.triton_lists import CELLS
 from common.rasterizer.triton_pixels import (
     CENTRE_PX,
+    GROUP,
     MIN_TRANSMITTANCE,
     PIXELS,
-    K,
     cell_corner,
     coefficients,
-    eight,
+    eight_columns,
     exact_dot,
     inverse_of,
     load_footprints,
     polynomial,
+    scan_step,
     seen_alpha,
-    step,
     tf32_halves,
 )
 
 
 @triton.jit
 def _places():
-    """Place in the list of each row (K,): a thread's rows are neighbours."""
-    k = tl.arange(0, K)
-    return k % 8 * (K // 8) + k // 8
+    """Place in the list of each row (GROUP,): a thread's rows are neighbours."""
+    k = tl.arange(0, GROUP)
+    return k % 8 * (GROUP // 8) + k // 8
 
 
 @triton.jit
-def _both(first, second, IS_PRODUCT: tl.constexpr):
+def _combined(first, second, IS_PRODUCT: tl.constexpr):
     if IS_PRODUCT:
         return first * second
     return first + second
@@ -42,31 +42,30 @@ def _both(first, second, IS_PRODUCT: tl.constexpr):
 
 @triton.jit
 def _before_each(x, before, IS_PRODUCT: tl.constexpr):
-    """Product or sum of `before` and all x in earlier places (K, PIXELS), and of `before` and all x, like `before`.
+    """Product or sum of `before` and x in earlier places (GROUP, PIXELS), and of `before` and all x, like `before`.
 
     before: (8, PIXELS), the same eight times.
     """
-    runs = tl.permute(
-        tl.reshape(x, (2, 2, 8, PIXELS)), (2, 3, 0, 1)
-    )  # a thread's four neighbours: the last axes
+    # The last axes are the four of a thread.
+    runs = tl.permute(tl.reshape(x, (2, 2, 8, PIXELS)), (2, 3, 0, 1))
     first, second = tl.split(runs)
-    third, fourth = tl.split(_both(first, second, IS_PRODUCT))
-    run = tl.reshape(_both(third, fourth, IS_PRODUCT), (2, 2, 2, PIXELS))
+    third, fourth = tl.split(_combined(first, second, IS_PRODUCT))
+    run = tl.reshape(_combined(third, fourth, IS_PRODUCT), (2, 2, 2, PIXELS))
     start = tl.reshape(before, (2, 2, 2, PIXELS))
     i = tl.arange(0, 2)
-    run, start = step(run, start, i[None, None, :, None], 2, IS_PRODUCT)
-    run, start = step(run, start, i[None, :, None, None], 1, IS_PRODUCT)
-    run, start = step(run, start, i[:, None, None, None], 0, IS_PRODUCT)
+    run, start = scan_step(run, start, i[None, None, :, None], 2, IS_PRODUCT)
+    run, start = scan_step(run, start, i[None, :, None, None], 1, IS_PRODUCT)
+    run, start = scan_step(run, start, i[:, None, None, None], 0, IS_PRODUCT)
     start = tl.reshape(start, (8, PIXELS))
-    start = tl.join(start, _both(start, third, IS_PRODUCT))
-    start = tl.join(start, _both(start, first, IS_PRODUCT))
-    start = tl.reshape(tl.permute(start, (2, 3, 0, 1)), (K, PIXELS))
-    return start, _both(before, tl.reshape(run, (8, PIXELS)), IS_PRODUCT)
+    start = tl.join(start, _combined(start, third, IS_PRODUCT))
+    start = tl.join(start, _combined(start, first, IS_PRODUCT))
+    start = tl.reshape(tl.permute(start, (2, 3, 0, 1)), (GROUP, PIXELS))
+    return start, _combined(before, tl.reshape(run, (8, PIXELS)), IS_PRODUCT)
 
 
 @triton.jit
 def _moments(d_power, at_pixels, PRECISION: tl.constexpr):
-    """d_power (K, PIXELS) times the basis (PIXELS, 8), which tf32 holds exactly, as eight columns (K,)."""
+    """d_power (GROUP, PIXELS) times the basis (PIXELS, 8), which tf32 holds exactly, as columns (GROUP,)."""
     if PRECISION == "ieee":
         product = tl.dot(d_power, at_pixels, input_precision="ieee")
     else:
@@ -90,7 +89,7 @@ def _around(m, mx, my, mxx, mxy, myy, u, v):
     xx = mxx + u * (u * m - 2.0 * mx)
     xy = mxy + u * (v * m - my) - v * mx
     yy = myy + v * (v * m - 2.0 * my)
-    return eight(m, u * m - mx, v * m - my, xx, xy, yy, nothing, nothing)
+    return eight_columns(m, u * m - mx, v * m - my, xx, xy, yy, nothing, nothing)
 
 
 @triton.jit(do_not_specialize=["room", "tiles_x"])
@@ -164,7 +163,7 @@ def unblend(
                 at_channel = g[:, None] * C + c[None, :]
                 is_value = is_in[:, None] & is_channel[None, :]
                 values = tl.load(channel_ptr + at_channel, mask=is_value, other=0.0)
-                slot += K
+                slot += GROUP
                 next_g, next_u, next_v, next_a, next_b, next_c, next_o = load_footprints(
                     row_ptr, slot_ptr, slot + place, stop
                 )
@@ -173,14 +172,14 @@ def unblend(
                 alpha, raw = seen_alpha(polynomial(polynomials, at_pixels_twice, PRECISION), PRECISION)
                 before, reaching = _before_each(1.0 - alpha, reaching, True)
                 weight = tl.where(before * (1.0 - alpha) >= MIN_TRANSMITTANCE, alpha * before, 0.0)
-                toward = exact_dot(values, attached_coarse, attached_fine, PRECISION)  # (K, PIXELS)
+                toward = exact_dot(values, attached_coarse, attached_fine, PRECISION)  # (GROUP, PIXELS)
                 weighted = weight * toward
                 minus_left_over, beyond = _before_each(weighted, beyond, False)
                 minus_left_over += weighted
                 d_alpha = before * toward + minus_left_over * inverse_of(1.0 - alpha, PRECISION)
                 d_power = tl.where(weight > 0, d_alpha * raw, 0.0)
                 is_used = tl.max(weight, 1) > 0
-                d_values = exact_dot(weight, colour_coarse, colour_fine, PRECISION)  # (K, CHANNELS)
+                d_values = exact_dot(weight, colour_coarse, colour_fine, PRECISION)  # (GROUP, CHANNELS)
                 tl.atomic_add(
                     d_channel_ptr + at_channel, d_values, mask=is_value & is_used[:, None], sem="relaxed"
                 )

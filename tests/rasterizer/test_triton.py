@@ -105,7 +105,7 @@ def test_any_number_of_channels(n_channels: int) -> None:
 
 @pytest.mark.parametrize("chunk", [64, 4])
 def test_lists_longer_than_a_chunk(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    """Also lists of more chunks than are added up at a time."""
+    """Also lists of more chunks than are multiplied at a time."""
     monkeypatch.setattr(triton_tile_lists, "CHUNK", chunk)
     n = 75
     scene, weight = scene_and_weight(2, (n, 4, 6), 3, is_general=True)
