@@ -39,22 +39,13 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class _Graph:
-    """A captured step."""
-
-    static: StaticFrame
-    graph: torch.cuda.CUDAGraph
-    names: tuple[str, ...]
-    terms: Tensor  # (terms,)
-
-
-@dataclass
-class _Measured:
-    """A step that was made once without a graph, and is yet to be captured."""
+class _Known:
+    """A kind of frames whose step has been made without a graph at least once."""
 
     static: StaticFrame
     names: tuple[str, ...]
-    terms: Tensor  # (terms,)
+    terms: Tensor  # (terms,) of the step that was made last
+    graph: torch.cuda.CUDAGraph | None = None
 
 
 @dataclass
@@ -70,6 +61,9 @@ class _Step:
 
 class FastStep:
     """Steps of a training or a pose fit on CUDA.
+
+    The first step of a kind is made without a graph: it compiles, measures rooms and allocates what stays. When
+    the kind comes again, its graph is captured.
 
     Lists of (Gaussian, tile) pairs have fixed room in a graph, and LPIPS looks at a fixed part of the images.
     Where a frame needs more, its step and those after it change nothing; the host sees that a few steps later,
@@ -98,10 +92,9 @@ class FastStep:
         self.device = objective.avatar.mean_offset.device
         self.stream = torch.cuda.Stream(self.device)
         self.pool = torch.cuda.graph_pool_handle()
-        self.graphs: dict[Kind, _Graph] = {}
-        self.measured: dict[Kind, _Measured] = {}
+        self.known: dict[Kind, _Known] = {}
         self.waiting: deque[_Step] = deque()
-        self.is_attached = self.has_worked = False
+        self.is_attached = False
         self.keeps_features = not low_memory  # of the photo, if there is one only
         self.factor: float | None = None
         self.examples: Callable[[], list[PackedFrame]] = list  # a frame of each kind to come
@@ -125,40 +118,42 @@ class FastStep:
         packed = frame if isinstance(frame, PackedFrame) else pack(frame.to("cpu"))
         self._attach()
         try:
-            if not self.has_worked:
-                self._warm_up([packed, *self.examples()])
-            graph = self._graph(packed)
+            known, terms = self._make(packed, factor)
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - a capture fails in many ways
             _warn(error)
             self._hand_back()
             return None
-        self.has_worked = True
-        terms = torch.empty_like(graph.terms)
-        self._replay(packed, factor, terms)
         self._look_back(MAX_IN_FLIGHT)
-        return dict(zip(graph.names, terms.unbind(0), strict=True))
+        return dict(zip(known.names, terms.unbind(0), strict=True))
 
     def settle(self) -> None:
         """Wait until every step so far has been made."""
         self._look_back(0)
 
-    def _replay(self, packed: PackedFrame, factor: float, terms: Tensor) -> None:
-        graph = self._graph(packed)
+    def _make(self, packed: PackedFrame, factor: float, terms: Tensor | None = None) -> tuple[_Known, Tensor]:
+        """One step, with its kind and its terms, which go into `terms` if that is given."""
         if factor != self.factor:
             self.factor = factor
             self.avatar_adam.set_rates(factor)
             self.pose_adam.set_rates(factor)
-        graph.static.fill(packed)
-        self.row_index.fill_(self.rows_of[packed.split, packed.index])
-        graph.graph.replay()
-        terms.copy_(graph.terms)
+        known = self.known.get(_kind(packed))
+        if known is None:
+            known = self._without_graph(packed, self._step)
+        else:
+            known, graph = self._with_graph(packed, known)
+            known.static.fill(packed)
+            self._point_at(packed)
+            graph.replay()
+        terms = torch.empty_like(known.terms) if terms is None else terms
+        terms.copy_(known.terms)
         is_left_out = torch.empty(1, device="cpu", pin_memory=True)
         is_left_out.copy_(self.is_left_out, non_blocking=True)
         event = torch.cuda.Event()
         event.record()
         self.waiting.append(_Step(packed, factor, terms, is_left_out, event))
+        return known, terms
 
     def _look_back(self, most: int) -> None:
         """Make sure of the oldest steps until at most so many are left to be looked at."""
@@ -175,7 +170,7 @@ class FastStep:
             self._drop(_kind(step.packed))  # the next one measures how much room it needs
             logger.debug("%s needs more room than its graph has", step.packed.name)
             for one in again:
-                self._replay(one.packed, one.factor, one.terms)
+                self._make(one.packed, one.factor, one.terms)
 
     def _attach(self) -> None:
         """Take parameters and moments over into tensors that stay where they are."""
@@ -189,8 +184,7 @@ class FastStep:
         in_table = {id(parameter) for parameter in self.table.parameters()}
         groups = [g for g in self.optimizer.param_groups if id(g["params"][0]) not in in_table]
         self.avatar_adam = AvatarAdam(self.optimizer, groups, self.base_lr)
-        self.measured.clear()
-        for kind in list(self.graphs):
+        for kind in list(self.known):
             self._drop(kind)
         self.factor = None
         self.is_attached = True
@@ -230,16 +224,20 @@ class FastStep:
         is_too_much = torch.stack(flags).any().to(torch.float32)
         return tuple(terms), values.detach(), d_row, grads, is_too_much
 
-    def _step(self, frame: Frame, last: Tensor | None) -> tuple[tuple[str, ...], Tensor]:
-        """The whole step; with `last` None nothing is updated."""
+    def _step(self, frame: Frame, last: Tensor | None = None) -> tuple[tuple[str, ...], Tensor]:
+        """The whole step: names of its terms, and `last` with their values, unless the step is left out."""
         names, values, d_row, grads, is_too_much = self._compute(frame)
-        if last is None:
-            return names, values
+        last = values.clone() if last is None else last
         self.is_left_out.copy_(torch.maximum(self.is_left_out, is_too_much))
         self.avatar_adam.step(grads, self.is_left_out)
         self.pose_adam.step(self.row_index, d_row, self.is_left_out)
         last.copy_(torch.where(self.is_left_out > 0, last, values))
         return names, last
+
+    def _trial(self, frame: Frame) -> tuple[tuple[str, ...], Tensor]:
+        """The step without its update."""
+        names, values, *_ = self._compute(frame)
+        return names, values.clone()
 
     def _look_at(self, frame: Frame) -> None:
         """Let LPIPS look at the part that matters in frames of this kind."""
@@ -259,46 +257,49 @@ class FastStep:
             self.lpips.remember(images)
             torch.cuda.synchronize(self.device)
 
-    def _graph(self, packed: PackedFrame) -> _Graph:
-        kind = _kind(packed)
-        if kind not in self.graphs:
-            if len(self.graphs) >= MAX_GRAPHS:
-                self.settle()
-                self._drop(next(iter(self.graphs)))
-            self.graphs[kind] = self._capture(packed)
-        return self.graphs[kind]
-
     def _drop(self, kind: Kind) -> None:
-        """Give up a graph that is not at work; and features, which are known by their image's place in memory."""
-        self.graphs.pop(kind, None)
+        """Forget a kind whose graph is not at work; and features, which are known by their image's place in memory."""
+        self.known.pop(kind, None)
         if kind[0] and self.lpips is not None:
             self.lpips.remembered.clear()
 
-    def _warm_up(self, examples: list[PackedFrame]) -> None:
-        """One step without an update for each kind: measures rooms, compiles, allocates what stays.
+    def _point_at(self, packed: PackedFrame) -> None:
+        self.row_index.fill_(self.rows_of[packed.split, packed.index])
 
-        On the very tensors that the capture will use, so that it finds nothing to be done for the first time.
-        All kinds before the first capture: a graph's memory is of no use to steps outside graphs.
+    def _without_graph(
+        self, packed: PackedFrame, step: Callable[[Frame], tuple[tuple[str, ...], Tensor]]
+    ) -> _Known:
+        """A kind after its first step, which measures rooms, compiles and allocates what stays.
+
+        On the very tensors and the stream that the capture will use, so that it finds nothing to be done for the
+        first time.
         """
-        for packed in {_kind(packed): packed for packed in examples}.values():
-            if _kind(packed) not in self.measured:
-                static = StaticFrame(packed, self.device)
-                static.fill(packed)
-                self._remember_photo(packed, static)
-                self.row_index.fill_(self.rows_of[packed.split, packed.index])
-                self.stream.wait_stream(torch.cuda.current_stream(self.device))
-                with torch.cuda.stream(self.stream):
-                    names, values = self._step(static.frame, None)
-                torch.cuda.current_stream(self.device).wait_stream(self.stream)
-                torch.cuda.synchronize(self.device)
-                self.measured[_kind(packed)] = _Measured(static, names, values.clone())
-                del values
-        torch.cuda.empty_cache()  # what a graph needs it allocates for itself
+        static = StaticFrame(packed, self.device)
+        static.fill(packed)
+        self._remember_photo(packed, static)
+        self._point_at(packed)
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self.stream):
+            names, terms = step(static.frame)
+        torch.cuda.current_stream(self.device).wait_stream(self.stream)
+        torch.cuda.synchronize(self.device)
+        known = self.known[_kind(packed)] = _Known(static, names, terms)
+        return known
 
-    def _capture(self, packed: PackedFrame) -> _Graph:
-        """The graph of a kind; without the photo's features in it, should it not work with them."""
+    def _with_graph(self, packed: PackedFrame, known: _Known) -> tuple[_Known, torch.cuda.CUDAGraph]:
+        """The kind of a frame and its graph, captured if there is none yet."""
+        if known.graph is not None:
+            return known, known.graph
+        captured = [kind for kind, other in self.known.items() if other.graph is not None]
+        if len(captured) >= MAX_GRAPHS:
+            self.settle()
+            self._drop(captured[0])
+        if not captured:  # a graph's memory is of no use to steps outside graphs: all of those first
+            for example in self.examples():
+                if _kind(example) not in self.known:
+                    self._without_graph(example, self._trial)
         try:
-            return self._captured(packed)
+            return known, self._captured(known)
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
@@ -307,15 +308,16 @@ class FastStep:
             logger.debug("capturing again without the photo's features: %s", error)
         self.keeps_features = False
         self.pool = torch.cuda.graph_pool_handle()
-        return self._captured(packed)
+        known = self._without_graph(packed, self._trial)
+        return known, self._captured(known)
 
-    def _captured(self, packed: PackedFrame) -> _Graph:
-        self._warm_up([packed])
-        measured = self.measured.pop(_kind(packed))
+    def _captured(self, known: _Known) -> torch.cuda.CUDAGraph:
+        torch.cuda.empty_cache()  # what a graph needs it allocates for itself
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
-            self._step(measured.static.frame, measured.terms)
-        return _Graph(measured.static, graph, measured.names, measured.terms)
+            self._step(known.static.frame, known.terms)
+        known.graph = graph
+        return graph
 
 
 def is_possible(device: torch.device) -> bool:

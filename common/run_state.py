@@ -22,6 +22,7 @@ from common import __version__
 from common.errors import UserError
 
 MAX_THREADS = 1024
+THREADS_BESIDE_GPU = 4
 FORMAT = 1  # of the entry `run` in a snapshot
 _NO_EFFECT = ("animation.",)  # options that training does not read
 _BLOCK = 1 << 14  # bytes of a file that a fingerprint reads at its start, middle and end
@@ -185,6 +186,14 @@ def use_threads_of(run: Mapping[str, Any]) -> None:
     if before.isdecimal() and 0 < int(before) <= MAX_THREADS and int(before) != now:
         logger.info("using %s threads as before, not %d", before, now)
         torch.set_num_threads(int(before))
+
+
+def use_few_threads() -> None:
+    """For a run on a GPU, which leaves the processor little: readers beside each other would get in each other's way.
+
+    Each thread of Python that computes has PyTorch's threads to itself, and those wait for one another at work.
+    """
+    torch.set_num_threads(min(torch.get_num_threads(), THREADS_BESIDE_GPU))
 
 
 def seed_everything(seed: int) -> None:

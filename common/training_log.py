@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from common.errors import UserError
 from common.renders import over, render_view
 from common.trainer import Losses, PersonModel
 from data.dataset import Frame
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +35,22 @@ class TrainingLog:
 
     def __init__(self, folder: Path, model: PersonModel, preview: Callable[[], list[Frame]]) -> None:
         """preview: gives the frames that `images` renders, as often as asked."""
-        from torch.utils.tensorboard import SummaryWriter  # late: importing it is slow
-
         self.folder = folder
         self.model = model
         self.preview = preview
         self._waiting: list[tuple[int, list[str], Tensor]] = []
+        self._writer: SummaryWriter | None = None
         with self._writing():
-            self.writer = SummaryWriter(str(folder))
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def writer(self) -> SummaryWriter:
+        """TensorBoard's; the event file is there from the first use on."""
+        if self._writer is None:  # importing it is slow: not before the first step
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder))
+        return self._writer
 
     def __enter__(self) -> TrainingLog:
         self._earlier_hook, threading.excepthook = threading.excepthook, self._thread_failed
@@ -57,7 +69,8 @@ class TrainingLog:
         try:
             with self._writing():
                 self._write_scalars()
-                self.writer.close()
+                if self._writer is not None:
+                    self._writer.close()
         except UserError:
             if error is None:  # else that error is the one to be told
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,7 @@ class Subject:
     def __init__(self, root: Path, face_patch_size: int = FACE_PATCH_SIZE) -> None:
         self.root = root
         self.face_patch_size = face_patch_size
+        self._ahead: dict[FrameKey, Future[Frame]] = {}
 
     def _path(self, *parts: str) -> Path:
         """A file or folder of the subject; UserError if it is a link that leads out of the subject's folder."""
@@ -68,6 +70,16 @@ class Subject:
 
     def load(self, split: str, index: int) -> Frame:
         """Read one frame."""
+        ahead = self._ahead.pop((split, index), None)
+        return self._read(split, index) if ahead is None else ahead.result()
+
+    def read_ahead(self, split: str, index: int) -> None:
+        """Begin to read a frame in a thread, for the next `load` of it."""
+        reader = ThreadPoolExecutor(1, thread_name_prefix="frame")
+        self._ahead[split, index] = reader.submit(self._read, split, index)
+        reader.shutdown(wait=False)
+
+    def _read(self, split: str, index: int) -> Frame:
         return load_frame(FrameFiles(self.root, split, index), self.face_patch_size)
 
     def smplx_params(self, splits: Sequence[str] = TRAIN_SPLITS) -> dict[str, dict[int, SmplxParams]]:

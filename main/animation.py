@@ -10,6 +10,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from common import early_start
+
+early_start.begin()
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
@@ -25,6 +29,8 @@ from common.motion import Figure, HandComponents, MotionFrame, MotionOptions, lo
 from common.photo_panel import photo_panel
 from main import setup
 from main.config import ROOT
+
+early_start.imported()
 
 BENCHMARK_FRAMES = {"cpu": 24, "cuda": 1000}  # at least
 

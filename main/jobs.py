@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor
 
 from common.avatar import Avatar
+from common.body_model.body import BodyModel
+from common.body_model.identity import Identity
 from common.pose_table import PoseTable
 from common.snapshot_folder import Found
 from common.texture import initial_log_scale, sample_vertex_colors, to_logit
 from common.trainer import PersonModel, avatar_parameter_groups
-from data.dataset import CAPTURED, TEST, Subject, fitting_list, training_list
+from data.dataset import CAPTURED, TEST, Subject, Textures, fitting_list, training_list
 from data.frame import Frame, FrameKey
 from main.setup import SubjectArgs, load_body, load_field, load_snapshot_person
 
@@ -31,12 +34,23 @@ class Job:
     preview: Callable[[], list[Frame]]  # frames that are shown in the log; read when they are asked for
 
 
-def training_job(args: SubjectArgs, subject: Subject, device: torch.device) -> Job:
-    """A new avatar, initialised from the (checked) subject's identity and textures, with its frames' poses."""
-    body, optim = load_body(args), args.config.optim
+def training_job(
+    args: SubjectArgs, subject: Subject, device: torch.device, body: BodyModel | None = None
+) -> Job:
+    """A new avatar, initialised from the (checked) subject's identity and textures, with its frames' poses.
+
+    body: the one that `args` name, if it is loaded already.
+    """
+    body, optim = body or load_body(args), args.config.optim
     identity = subject.identity_of(body.n_vertices)
-    avatar = Avatar(args.config.avatar, body, load_field(args, body), identity)
-    initialise(avatar, subject)
+    with ThreadPoolExecutor(2) as aside:
+        colors = aside.submit(lambda: initial_colors(body, subject.textures()))
+        scale = aside.submit(initial_scale, body, identity)
+        field = load_field(args, body).to(device)  # which may have to be made: that can be interrupted here
+        avatar = Avatar(args.config.avatar, body, field, identity)
+    with torch.no_grad():
+        for name, value in {**colors.result(), "scale": scale.result()}.items():
+            getattr(avatar, name).copy_(value)
     poses = PoseTable(subject.smplx_params())
     model = PersonModel(avatar, poses).to(device)
     keys = training_list(subject, not optim.unbalanced_sampling)
@@ -49,17 +63,15 @@ def training_job(args: SubjectArgs, subject: Subject, device: torch.device) -> J
     )
 
 
-@torch.no_grad()
-def initialise(avatar: Avatar, subject: Subject) -> None:
-    """Colours from the subject's textures and scales from the neutral mesh with open jaw (SPEC 9)."""
-    body, textures = avatar.body, subject.textures()
+def initial_scale(body: BodyModel, identity: Identity) -> Tensor:
+    """Log scales (N, 1) of the Gaussians, from the neutral mesh with open jaw (SPEC 9)."""
+    return initial_log_scale(body.subdivider.interpolate(body.neutral_vertices(identity, jaw_open=True)))
+
+
+def initial_colors(body: BodyModel, textures: Textures) -> dict[str, Tensor]:
+    """Logits (N, 3) of every colour of the Gaussians, from the subject's textures (SPEC 9)."""
     colors = sample_vertex_colors(torch.cat([textures.rgb, textures.rgb_aux, textures.seg]), body)
-    for parameter, color in zip(
-        (avatar.rgb, avatar.rgb_aux, avatar.seg), colors.split(3, dim=1), strict=True
-    ):
-        parameter.copy_(to_logit(color))
-    open_mouth = body.subdivider.interpolate(body.neutral_vertices(avatar.identity, jaw_open=True))
-    avatar.scale.copy_(initial_log_scale(open_mouth))
+    return dict(zip(("rgb", "rgb_aux", "seg"), map(to_logit, colors.split(3, dim=1)), strict=True))
 
 
 def fitting_job(args: SubjectArgs, subject: Subject, found: Found, device: torch.device) -> Job:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from common.body_model.body import BodyModel
 from common.errors import UserError
 from common.finite_guard import FiniteGuard
+from common.gpu import preparation
 from common.io.image import image_size, read_mask
 from common.objective import Objective
 from common.perceptual import Lpips
@@ -32,19 +34,20 @@ if TYPE_CHECKING:
     from common.gpu.crop import Crop
 
 
+def epoch_keys(args: TrainArgs, subject: Subject) -> list[FrameKey]:
+    """The frames of one epoch, repeats included, in the order of the lists."""
+    if args.fit_pose_to_test:
+        return fitting_list(subject, args.config.optim.fit_repeats)
+    return training_list(subject, not args.config.optim.unbalanced_sampling)
+
+
 def run_facts(
     args: TrainArgs, subject: Subject, found: Found | None, is_perceptual: bool, device: torch.device
 ) -> RunFacts:
     """What the run depends on: an earlier run's facts, if it goes on and nothing has changed."""
-    optim = args.config.optim
-    is_fit = args.fit_pose_to_test
-    frames = (
-        fitting_list(subject, optim.fit_repeats)
-        if is_fit
-        else training_list(subject, not optim.unbalanced_sampling)
-    )
-    data = subject_fingerprint(subject, (TEST,) if is_fit else TRAIN_SPLITS)
-    facts = RunFacts.of_new_run(args.result_options(is_perceptual), data, frames, device)
+    data = subject_fingerprint(subject, (TEST,) if args.fit_pose_to_test else TRAIN_SPLITS)
+    keys = epoch_keys(args, subject)
+    facts = RunFacts.of_new_run(args.result_options(is_perceptual), data, keys, device)
     run = None if found is None else found.snapshot.run
     if found is None or run is None:
         return facts
@@ -53,14 +56,22 @@ def run_facts(
 
 
 def make_job(
-    args: TrainArgs, subject: Subject, facts: RunFacts, found: Found | None, device: torch.device
+    args: TrainArgs,
+    subject: Subject,
+    facts: RunFacts,
+    found: Found | None,
+    device: torch.device,
+    body: BodyModel | None = None,
 ) -> tuple[Job, RunFacts]:
-    """The model and its frames; the colours of the initialisation are those of the run's start, bit by bit."""
+    """The model and its frames; the colours of the initialisation are those of the run's start, bit by bit.
+
+    body: what `training_job` takes.
+    """
     if args.fit_pose_to_test:
         if found is None:
             raise UserError("--fit_pose_to_test needs --continue")
         return fitting_job(args, subject, found, device), facts
-    job = training_job(args, subject, device)
+    job = training_job(args, subject, device, body)
     if facts.initial_rgb is not None:
         shape = tuple(facts.initial_rgb.shape)
         if job.initial_rgb is None or job.initial_rgb.shape != shape:
@@ -95,9 +106,9 @@ def make_trainer(
 
 def make_fast(trainer: Trainer, objective: Objective, is_fit: bool, low_memory: bool) -> None:
     """Let a trainer on a GPU make its steps as CUDA graphs, if Triton works there."""
-    from common.fast_step import FastStep, is_possible
+    from common.fast_step import FastStep
 
-    if is_possible(trainer.device):
+    if preparation.begin(trainer.device).result():
         fast = FastStep(objective, is_fit, trainer.optimizer, trainer.base_lr, low_memory)
         if isinstance(objective.perceptual, Lpips) and objective.perceptual.sight is not None:
             fast.crops = perceptual_crops(trainer.subject, trainer.keys, objective.perceptual.sight)

@@ -34,6 +34,7 @@ from main.setup import choose_device, load_body
 from main.train_options import TrainArgs
 from main.train_setup import make_fast, make_trainer
 
+STARTS = 5  # after the first, for which kernels may have to be compiled
 Section = Literal["rasterizer", "training", "memory", "animation", "start", "field"]
 SIZES = {"full": "demo_full", "bench": "demo_bench", "small": "demo", "tiny": "demo_tiny"}
 RASTERIZER = {"full": (1024, 576, 2), "bench": (1024, 576, 2), "small": (320, 240, 1), "tiny": (96, 64, 0)}
@@ -123,7 +124,7 @@ def main(args: BenchmarkArgs) -> None:
 
 def start(train: TrainArgs, is_once: bool) -> StartTimes:
     """Start-up, in processes of their own; the subject and the field are there before."""
-    return measure_start([*options_of(train), "--no_lpips"], is_once)
+    return measure_start([*options_of(train), "--no_lpips"], train.device, 0 if is_once else STARTS)
 
 
 def memory(args: BenchmarkArgs, train: TrainArgs, timer: Timer) -> list[StepsAlone]:

@@ -1,6 +1,7 @@
-"""From starting Python to the end of the first training step: run as a program, prints one line of JSON.
+"""main/train.py from starting Python to the end of its first step: run as a program, prints one line of JSON.
 
-The first argument is the time when it was started (`time.time()`), the others are those of main/train.py.
+The first argument is the time when it was started (`time.time()`), the others are those of main/train.py, which
+ends, with nothing trained, after that step.
 """
 
 from __future__ import annotations
@@ -8,42 +9,57 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
+
+AFTER = {"check_before_training": "checks", "make_job": "model", "make_trainer": "trainer"}
+
+
+class _EnoughError(Exception):
+    """The first step has been made."""
 
 
 def main() -> None:
-    """Make one step and tell when each stage was done, in seconds since the start."""
+    """Tell when each stage was done, in seconds since the start."""
     started = float(sys.argv.pop(1))
     done = {"python": time.time() - started}
 
+    def note(stage: str) -> None:
+        done[stage] = time.time() - started
+
+    def noting(function: Callable[..., Any], stage: str) -> Callable[..., Any]:
+        def noted(*args: Any, **options: Any) -> Any:
+            result = function(*args, **options)
+            note(stage)
+            return result
+
+        return noted
+
+    from main import train
+
+    note("imports")
     import torch
 
     from common.command_line import parse
-    from common.run_state import seed_everything
-    from common.trainer import shuffled
-    from data.dataset import TRAIN_SPLITS
-    from main import setup
-    from main.jobs import training_job
-    from main.train_options import TrainArgs
-    from main.train_setup import make_trainer
+    from common.trainer import Trainer
 
-    done["imports"] = time.time() - started
-    args = parse(TrainArgs, __doc__)
-    device = setup.choose_device(args.device)
-    seed_everything(args.seed)
-    subject = setup.open_subject(args)
-    subject.check(TRAIN_SPLITS)
-    done["subject checked"] = time.time() - started
-    job = training_job(args, subject, device)
-    done["model"] = time.time() - started
-    trainer = make_trainer(args, job, subject, None, device)
-    key = shuffled(trainer.keys, args.seed, 0)[0]
-    frame = next(iter(trainer.frames([key])))
-    trainer.step(frame, 0)
-    trainer.settle()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    done["first step"] = time.time() - started
-    sys.stdout.write(json.dumps(done) + "\n")
+    for name, stage in AFTER.items():
+        setattr(train, name, noting(getattr(train, name), stage))
+    make_step = Trainer.step
+
+    def step_and_end(trainer: Trainer, *args: Any) -> None:
+        make_step(trainer, *args)
+        trainer.settle()
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize(trainer.device)
+        note("first step")
+        raise _EnoughError
+
+    Trainer.step = step_and_end  # type: ignore[assignment, method-assign]
+    try:
+        train.main(parse(train.TrainArgs, train.__doc__))
+    except _EnoughError:
+        sys.stdout.write(json.dumps(done) + "\n")
 
 
 if __name__ == "__main__":

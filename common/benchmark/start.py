@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -18,16 +19,23 @@ class StartTimes:
     """Seconds from starting Python until each stage was done."""
 
     cold: dict[str, float]  # the first time: kernels may have to be compiled
-    warm: dict[str, float] | None  # again, in a new process
+    warm: list[dict[str, float]]  # again, each in a new process
+    torch_alone: dict[str, float]  # a process with nothing but PyTorch, after those
 
 
-def measure_start(options: list[str], is_once: bool = False) -> StartTimes:
-    """Twice or once: a new process, up to its first training step; `options` are those of main/train.py."""
-    return StartTimes(_start(options), None if is_once else _start(options))
+def measure_start(options: list[str], device: str, n_more: int) -> StartTimes:
+    """New processes, up to their first training step; `options` are those of main/train.py."""
+    cold, warm = _start(options), [_start(options) for _ in range(n_more)]
+    alone = [str(time.time()), device]
+    return StartTimes(cold, warm, run_alone("common.benchmark.torch_alone", alone, "PyTorch alone"))
 
 
 def _start(options: list[str]) -> dict[str, float]:
-    return run_alone("common.benchmark.first_step", [str(time.time()), *options], "the first step")
+    with TemporaryDirectory() as output:
+        places = ["--paths.output", output]
+        return run_alone(
+            "common.benchmark.first_step", [str(time.time()), *options, *places], "the first step"
+        )
 
 
 def measure_field(body: BodyModel, settings: FieldConfig, device: torch.device) -> float:

@@ -112,9 +112,9 @@ def start_lines(times: StartTimes) -> list[str]:
     """Seconds until the first training step."""
     heads = ("start, s", *times.cold)
     rows = [["first run", *map(_cell, times.cold.values())]]
-    if times.warm is not None:
-        rows.append(["again", *map(_cell, times.warm.values())])
-    return _lines(heads, rows)
+    rows += [["again", *map(_cell, again.values())] for again in times.warm]
+    alone = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in times.torch_alone.items())
+    return [*_lines(heads, rows), f"a process with PyTorch alone: {alone}"]
 
 
 def as_table(results: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +55,6 @@ class BodyModel(nn.Module):
     v_template: Tensor  # (V, 3)
     shape_dirs: Tensor  # (V, 3, n_shape)
     expr_dirs: Tensor  # (V, 3, 50)
-    expr_dirs_high: Tensor  # (N, 3, 50)
     pose_dirs: Tensor  # (486 or 0, 3V)
     joint_regressor: Tensor  # (55, V)
     skinning_weights: Tensor  # (V, 55)
@@ -84,13 +84,17 @@ class BodyModel(nn.Module):
         self._add_arrays(data)
         self.subdivider = Subdivider(self.faces, self.n_vertices, n_subdivisions)
         self.n_vertices_high = self.subdivider.n_vertices
-        self._buffer("expr_dirs_high", self.subdivider.interpolate(self.expr_dirs))
-        self._buffer("skinning_weights_high", self.subdivider.interpolate(self.skinning_weights))
-        self.neighbours_low = neighbours_low or neighbour_lists(self.faces, self.n_vertices)
-        if n_subdivisions == 0:
-            neighbours_high = neighbours_high or self.neighbours_low
-        self.neighbours_high = neighbours_high or neighbour_lists(self.faces_high, self.n_vertices_high)
-        self._add_parts(data)
+        is_to_be_listed = neighbours_high is None and n_subdivisions > 0
+        with ThreadPoolExecutor(1) as aside:  # it takes as long as the rest together
+            listed = (
+                aside.submit(neighbour_lists, self.faces_high, self.n_vertices_high)
+                if is_to_be_listed
+                else None
+            )
+            self._buffer("skinning_weights_high", self.subdivider.interpolate(self.skinning_weights))
+            self.neighbours_low = neighbours_low or neighbour_lists(self.faces, self.n_vertices)
+            self._add_parts(data)
+        self.neighbours_high = neighbours_high or (listed.result() if listed else self.neighbours_low)
 
     def _buffer(self, name: str, value: Tensor | np.ndarray) -> None:
         tensor = torch.as_tensor(value)
@@ -140,6 +144,14 @@ class BodyModel(nn.Module):
     def parts_high(self) -> Parts:
         """Parts of the N subdivided vertices."""
         return self._parts("high")
+
+    @property
+    def expr_dirs_high(self) -> Tensor:
+        """Expression blend shapes (N, 3, 50) of the subdivided mesh, made on first use where the body is then."""
+        if "_expr_dirs_high" not in self._buffers:
+            with torch.inference_mode(False), torch.no_grad():  # for whatever comes after the first use
+                self._buffer("_expr_dirs_high", self.subdivider.interpolate(self.expr_dirs))
+        return self.get_buffer("_expr_dirs_high")
 
     @property
     def faces_high(self) -> Tensor:

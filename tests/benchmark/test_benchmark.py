@@ -123,6 +123,18 @@ def test_training_its_memory_and_animation_of_the_tiny_subject(tmp_path: Path) -
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
 
 
+def test_start_is_that_of_the_training_command(tmp_path: Path) -> None:
+    places = ("--paths.subjects", str(tmp_path / "s"), "--paths.output", str(tmp_path / "o"))
+    result = run("--only", "start", *places, "--output", str(tmp_path / "b.json"))
+    assert result.returncode == 0, result.stderr
+    start = json.loads((tmp_path / "b.json").read_text())["start"]
+    times, alone = start["cold"], start["torch_alone"]
+    assert list(times) == ["python", "imports", "checks", "model", "trainer", "first step"]
+    assert list(times.values()) == sorted(times.values()) and times["first step"] < 600
+    assert 0 < alone["imports"] <= alone["first tensor"] and f"{alone['imports']:.3f}" in result.stdout
+    assert not (tmp_path / "o").exists()
+
+
 def test_an_unknown_section_is_named(tmp_path: Path) -> None:
     result = run("--only", "speed", "--output", str(tmp_path / "b.json"))
     assert result.returncode == 2 and "rasterizer" in result.stderr and "Traceback" not in result.stderr

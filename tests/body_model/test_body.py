@@ -258,3 +258,14 @@ def test_cuda_gives_the_same_body(body):
     device = BodyModel(tiny_body_data(), 1).cuda()
     out, other = body.vertices(params, identity), device.vertices(params, identity)
     torch.testing.assert_close(out.vertices, other.vertices.cpu(), atol=1e-5, rtol=0)
+
+
+def test_expression_shapes_of_the_fine_mesh_are_made_on_first_use_for_all_that_comes():
+    body = BodyModel(tiny_body_data(), n_subdivisions=1)
+    expr = torch.randn(50, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    with torch.inference_mode():
+        made = body.expr_dirs_high
+    torch.testing.assert_close(made, body.subdivider.interpolate(body.expr_dirs), atol=0, rtol=0)
+    (body.expr_dirs_high @ expr).sum().backward()
+    assert expr.grad is not None and body.expr_dirs_high is made
+    assert body.double().expr_dirs_high.dtype == torch.float64 and not body.state_dict()

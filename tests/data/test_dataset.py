@@ -40,6 +40,18 @@ def test_frames_are_in_numeric_order_whatever_the_list_order(subject):
     assert {split: subject.frames(split) for split in FRAMES} == FRAMES
 
 
+def test_a_frame_that_is_read_ahead_is_handed_out_once(subject):
+    expected = subject.load("captured", 0)
+    subject.read_ahead("captured", 0)
+    ahead = subject.load("captured", 0)
+    torch.testing.assert_close(ahead.image, expected.image, atol=0, rtol=0)
+    assert subject.load("captured", 0) is not ahead
+    (subject.root / "captured" / "images" / "0.png").unlink()
+    subject.read_ahead("captured", 0)
+    with pytest.raises(UserError, match=r"0\.png"):
+        subject.load("captured", 0)
+
+
 def test_captured_frames_are_seen_as_often_as_all_generated_ones(subject):
     keys = training_list(subject)
     n_generated = sum(len(FRAMES[split]) for split in GENERATED)

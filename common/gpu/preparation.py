@@ -1,0 +1,91 @@
+"""What a process needs from a GPU before its first step, made in threads while the command reads its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@cache
+def begin(device: torch.device) -> Future[bool]:
+    """Begin, unless that was done before; the result, once all is made, is whether Triton works on the device.
+
+    The process keeps what is made: the device's context, PyTorch's libraries and kernels, Triton's first kernel.
+    """
+    threads = ThreadPoolExecutor(2, thread_name_prefix="prepare")
+    loaded = threads.submit(_load_kernels, device)
+    works = threads.submit(_try_triton, device, loaded)
+    threads.shutdown(wait=False)
+    return works
+
+
+def _load_kernels(device: torch.device) -> None:
+    """Use PyTorch's functions of a step once on next to nothing: each loads its kernels or library on first use.
+
+    All together that takes half a second. One that is missing here is loaded by the first step; whatever fails
+    here fails again, and is told, where it is needed.
+    """
+    real = torch.ones(4, 4, device=device)
+    whole = torch.ones(4, 4, dtype=torch.int64, device=device)
+    index = torch.zeros(4, dtype=torch.int64, device=device)
+    large = torch.ones(128, 128, device=device)  # small matrices and lists have kernels of their own
+    torch.mm(large, large)
+    torch.addmm(large[0], large, large)
+    large.to(torch.int32).reshape(-1).sort(stable=True)
+    for x in (real, whole):
+        for function in _OF_ANY:
+            function(x)
+        x.index_copy(0, index, x).index_add(0, index, x).index_select(0, index)
+        torch.where(x >= 1, x, x).sort(stable=True)
+    for function in _OF_REAL:
+        function(real)
+    real[real > 2] = 0.0
+    torch._foreach_sub_([real], [real])
+    torch._foreach_add_([real], 1.0)
+    parameter = real.clone().requires_grad_()
+    (torch.sigmoid(parameter) + torch.relu(parameter) + F.normalize(parameter)).sum().backward()
+    F.conv2d(real[None, None], real[None, None, :3, :3], padding=1)
+
+
+_OF_ANY: tuple[Callable[[Tensor], object], ...] = (
+    lambda x: x + x - x * 2,
+    lambda x: -x.abs(),
+    lambda x: x % 2,
+    lambda x: x // 2,
+    lambda x: torch.maximum(x, x),
+    lambda x: x.clamp(min=0),
+    lambda x: x.sum(0),
+    lambda x: x.amax(0),
+    lambda x: x.amin(0),
+    lambda x: x.argmax(0),
+    lambda x: x.cumsum(0),
+    lambda x: (x != x).any(0),
+    lambda x: torch.cat([x, x]).flip(0).roll(1),
+    lambda x: x.nonzero(),
+)
+_OF_REAL: tuple[Callable[[Tensor], object], ...] = (
+    lambda x: torch.mv(x, x[0]),
+    lambda x: torch.bmm(x[None], x[None]),
+    lambda x: torch.linalg.vector_norm(x, dim=1),
+    lambda x: torch.linalg.cross(x[:, :3], x[:, :3]),
+    lambda x: x.exp().log() ** 2,
+    lambda x: x.sin() + x.cos() + torch.atan2(x, x),
+    lambda x: x.sqrt() / x.floor(),
+    lambda x: x.mean(0),
+    lambda x: torch.lerp(x, x, 0.5),
+    lambda x: torch.take_along_dim(x, x.to(torch.int64) % 2, 0),
+)
+
+
+def _try_triton(device: torch.device, loaded: Future[None]) -> bool:
+    from common.fast_step import is_possible
+    from common.rasterizer import triton_backend  # noqa: F401 - importing it is slow
+
+    works = is_possible(device)
+    wait([loaded])
+    return works
