@@ -147,10 +147,11 @@ class BodyModel(nn.Module):
 
     @property
     def expr_dirs_high(self) -> Tensor:
-        """Expression blend shapes (N, 3, 50) of the subdivided mesh, made on first use where the body is then."""
+        """Expression blend shapes (N, 3, 50) of the subdivided mesh, made on first use as the body is then."""
         if "_expr_dirs_high" not in self._buffers:
             with torch.inference_mode(False), torch.no_grad():  # for whatever comes after the first use
-                self._buffer("_expr_dirs_high", self.subdivider.interpolate(self.expr_dirs))
+                shapes = self.subdivider.interpolate(self.expr_dirs)
+            self.register_buffer("_expr_dirs_high", shapes, persistent=False)
         return self.get_buffer("_expr_dirs_high")
 
     @property

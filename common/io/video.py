@@ -90,6 +90,7 @@ class VideoWriter:
         stream = self._container.add_stream("libx264", rate=self.fps)
         stream.height, stream.width = height + height % 2, width + width % 2
         stream.pix_fmt = "yuv420p"
+        stream.thread_type = "FRAME"  # whole frames beside each other; slices of one keep fewer cores busy
         stream.options = {"crf": _QUALITY, "preset": _EFFORT}
         context = stream.codec_context
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG

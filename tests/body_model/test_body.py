@@ -269,3 +269,4 @@ def test_expression_shapes_of_the_fine_mesh_are_made_on_first_use_for_all_that_c
     (body.expr_dirs_high @ expr).sum().backward()
     assert expr.grad is not None and body.expr_dirs_high is made
     assert body.double().expr_dirs_high.dtype == torch.float64 and not body.state_dict()
+    assert BodyModel(tiny_body_data(), n_subdivisions=1).double().expr_dirs_high.dtype == torch.float64
