@@ -22,14 +22,15 @@ def imported() -> None:
 
 
 def _begin_for_gpu() -> None:
-    """Start CUDA's driver and let Triton hash its library: slow both, and without Python's lock.
+    """Start CUDA's driver and let Triton hash its library; both are slow and do not hold Python's lock.
 
-    The process keeps either. Without a driver, PyTorch or Triton, nothing; who needs them will tell.
+    Both last as long as the process. Where the driver, PyTorch or Triton is missing, nothing is done here, and
+    what needs them says so.
     """
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")  # as PyTorch sets it
     with suppress(OSError, AttributeError, ImportError):
         if ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1").cuInit(0) == 0:
-            import torch  # noqa: F401 - waits for the command's own import: Triton's is not meant to be beside it
+            import torch  # noqa: F401 - waits until the command has imported it, so that Triton's import comes after
             from triton.runtime.cache import triton_key
 
             triton_key()

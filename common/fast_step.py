@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class _Known:
+class _KnownKind:
     """A kind of frames whose step has been made without a graph at least once."""
 
     static: StaticFrame
@@ -92,7 +92,7 @@ class FastStep:
         self.device = objective.avatar.mean_offset.device
         self.stream = torch.cuda.Stream(self.device)
         self.pool = torch.cuda.graph_pool_handle()
-        self.known: dict[Kind, _Known] = {}
+        self.known: dict[Kind, _KnownKind] = {}
         self.waiting: deque[_Step] = deque()
         self.is_attached = False
         self.keeps_features = not low_memory  # of the photo, if there is one only
@@ -132,7 +132,9 @@ class FastStep:
         """Wait until every step so far has been made."""
         self._look_back(0)
 
-    def _make(self, packed: PackedFrame, factor: float, terms: Tensor | None = None) -> tuple[_Known, Tensor]:
+    def _make(
+        self, packed: PackedFrame, factor: float, terms: Tensor | None = None
+    ) -> tuple[_KnownKind, Tensor]:
         """One step, with its kind and its terms, which go into `terms` if that is given."""
         if factor != self.factor:
             self.factor = factor
@@ -144,7 +146,7 @@ class FastStep:
         else:
             known, graph = self._with_graph(packed, known)
             known.static.fill(packed)
-            self._point_at(packed)
+            self._select_row(packed)
             graph.replay()
         terms = torch.empty_like(known.terms) if terms is None else terms
         terms.copy_(known.terms)
@@ -263,12 +265,12 @@ class FastStep:
         if kind[0] and self.lpips is not None:
             self.lpips.remembered.clear()
 
-    def _point_at(self, packed: PackedFrame) -> None:
+    def _select_row(self, packed: PackedFrame) -> None:
         self.row_index.fill_(self.rows_of[packed.split, packed.index])
 
     def _without_graph(
         self, packed: PackedFrame, step: Callable[[Frame], tuple[tuple[str, ...], Tensor]]
-    ) -> _Known:
+    ) -> _KnownKind:
         """A kind after its first step, which measures rooms, compiles and allocates what stays.
 
         On the very tensors and the stream that the capture will use, so that it finds nothing to be done for the
@@ -277,16 +279,16 @@ class FastStep:
         static = StaticFrame(packed, self.device)
         static.fill(packed)
         self._remember_photo(packed, static)
-        self._point_at(packed)
+        self._select_row(packed)
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
             names, terms = step(static.frame)
         torch.cuda.current_stream(self.device).wait_stream(self.stream)
         torch.cuda.synchronize(self.device)
-        known = self.known[_kind(packed)] = _Known(static, names, terms)
+        known = self.known[_kind(packed)] = _KnownKind(static, names, terms)
         return known
 
-    def _with_graph(self, packed: PackedFrame, known: _Known) -> tuple[_Known, torch.cuda.CUDAGraph]:
+    def _with_graph(self, packed: PackedFrame, known: _KnownKind) -> tuple[_KnownKind, torch.cuda.CUDAGraph]:
         """The kind of a frame and its graph, captured if there is none yet."""
         if known.graph is not None:
             return known, known.graph
@@ -311,7 +313,7 @@ class FastStep:
         known = self._without_graph(packed, self._trial)
         return known, self._captured(known)
 
-    def _captured(self, known: _Known) -> torch.cuda.CUDAGraph:
+    def _captured(self, known: _KnownKind) -> torch.cuda.CUDAGraph:
         torch.cuda.empty_cache()  # what a graph needs it allocates for itself
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):

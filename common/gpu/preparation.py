@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 
 @cache
@@ -27,32 +30,32 @@ def begin(device: torch.device) -> Future[bool]:
 def _load_kernels(device: torch.device) -> None:
     """Use PyTorch's functions of a step once on next to nothing: each loads its kernels or library on first use.
 
-    All together that takes half a second. One that is missing here is loaded by the first step; whatever fails
-    here fails again, and is told, where it is needed.
+    All together that takes half a second. One that is missing here is loaded by the first step, and what fails
+    here fails there too, with its message.
     """
-    real = torch.ones(4, 4, device=device)
-    whole = torch.ones(4, 4, dtype=torch.int64, device=device)
+    floats = torch.ones(4, 4, device=device)
+    integers = torch.ones(4, 4, dtype=torch.int64, device=device)
     index = torch.zeros(4, dtype=torch.int64, device=device)
     large = torch.ones(128, 128, device=device)  # small matrices and lists have kernels of their own
     torch.mm(large, large)
     torch.addmm(large[0], large, large)
     large.to(torch.int32).reshape(-1).sort(stable=True)
-    for x in (real, whole):
-        for function in _OF_ANY:
+    for x in (floats, integers):
+        for function in _FUNCTIONS:
             function(x)
         x.index_copy(0, index, x).index_add(0, index, x).index_select(0, index)
         torch.where(x >= 1, x, x).sort(stable=True)
-    for function in _OF_REAL:
-        function(real)
-    real[real > 2] = 0.0
-    torch._foreach_sub_([real], [real])
-    torch._foreach_add_([real], 1.0)
-    parameter = real.clone().requires_grad_()
+    for function in _FLOAT_FUNCTIONS:
+        function(floats)
+    floats[floats > 2] = 0.0
+    torch._foreach_sub_([floats], [floats])
+    torch._foreach_add_([floats], 1.0)
+    parameter = floats.clone().requires_grad_()
     (torch.sigmoid(parameter) + torch.relu(parameter) + F.normalize(parameter)).sum().backward()
-    F.conv2d(real[None, None], real[None, None, :3, :3], padding=1)
+    F.conv2d(floats[None, None], floats[None, None, :3, :3], padding=1)
 
 
-_OF_ANY: tuple[Callable[[Tensor], object], ...] = (
+_FUNCTIONS: tuple[Callable[[Tensor], object], ...] = (
     lambda x: x + x - x * 2,
     lambda x: -x.abs(),
     lambda x: x % 2,
@@ -68,7 +71,7 @@ _OF_ANY: tuple[Callable[[Tensor], object], ...] = (
     lambda x: torch.cat([x, x]).flip(0).roll(1),
     lambda x: x.nonzero(),
 )
-_OF_REAL: tuple[Callable[[Tensor], object], ...] = (
+_FLOAT_FUNCTIONS: tuple[Callable[[Tensor], object], ...] = (
     lambda x: torch.mv(x, x[0]),
     lambda x: torch.bmm(x[None], x[None]),
     lambda x: torch.linalg.vector_norm(x, dim=1),
@@ -87,5 +90,6 @@ def _try_triton(device: torch.device, loaded: Future[None]) -> bool:
     from common.rasterizer import triton_backend  # noqa: F401 - importing it is slow
 
     works = is_possible(device)
-    wait([loaded])
+    if (error := loaded.exception()) is not None:
+        logger.debug("kernels could not be loaded ahead: %s", error)
     return works

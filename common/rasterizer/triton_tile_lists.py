@@ -14,9 +14,8 @@ from common.rasterizer.triton_footprints import Footprints
 
 CELLS: int = triton_lists.CELLS.value  # of a tile: 4 x 4 pixels each
 N_COUNTS: int = triton_lists.N_COUNTS.value
-MAX_PAIRS = (
-    2**26
-)  # memory: about 90 bytes a pair, more with many channels; 16 slots a pair are counted in 32 bits
+# Memory: about 90 bytes a pair, more with many channels. 16 slots a pair are counted in 32 bits.
+MAX_PAIRS = 2**26
 SPARE = 1.15  # capacity over what was last needed
 GRAPH_SPARE = 1.1  # again, for what a graph's other frames need
 ROUNDING = 16384  # of capacities
