@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -28,6 +27,7 @@ logger = logging.getLogger(__name__)
 N_DIFFUSED = 25  # joints 0..24; the 30 finger joints after them keep the fixed points' values (SPEC 8)
 DIFFUSION_RATE = 0.1
 PAIRS_AT_ONCE = 2_000_000  # of a vertex and a grid point around it
+CHECKED_POINTS = 1000  # of a file, to see whose it is
 BOX_TOLERANCE_M = 1e-4  # between the grid of a file and the one computed from the body
 WEIGHTS_FILE = "diffused_skinning_weights.npy"  # (D, D, D, 55) float32
 COORDINATE_FILES = tuple(f"skinning_grid_coords_{axis}.npy" for axis in "xyz")  # (D,) metres
@@ -184,13 +184,13 @@ def check_belongs(
             f"{difference:.3g} m); {remedy(folder, settings)}"
         )
     # Grid points close to the surface hold the weights of their nearest vertex.
-    vertices_np, span = vertices.cpu().double().numpy(), (upper - lower).double().numpy()
-    nodes = np.rint((vertices_np - lower.numpy()) / span * (settings.resolution - 1)).astype(np.int64)
-    positions = lower.numpy() + nodes * span / (settings.resolution - 1)
-    distance, owner = cKDTree(vertices_np).query(positions)
+    points, cell = vertices.detach().cpu().double(), (upper - lower).double() / (settings.resolution - 1)
+    nodes = ((points[:: -(-len(points) // CHECKED_POINTS)] - lower) / cell).round()
+    exactly = "donot_use_mm_for_euclid_dist"
+    distance, owner = torch.cdist(lower + nodes * cell, points, compute_mode=exactly).min(1)
     is_near = distance < settings.threshold_m
-    stored = field.weights[tuple(torch.from_numpy(nodes[is_near]).T)]
-    is_same = (stored - weights.cpu()[torch.from_numpy(owner[is_near])]).abs().amax(1) < 1e-3
+    stored = field.weights[tuple(nodes[is_near].long().T)].cpu()
+    is_same = (stored - weights.cpu()[owner[is_near]]).abs().amax(1) < 1e-3
     if is_near.any() and is_same.float().mean() < 0.9:  # a few ties and rounding at the threshold are fine
         raise UserError(
             f"the skinning field in {folder} has other skinning weights than the body or another threshold; "

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from common.body_model.body import BodyModel
@@ -65,6 +64,8 @@ def to_logit(color: Tensor, eps: float = LOGIT_EPS) -> Tensor:
 
 def initial_log_scale(vertices: Tensor) -> Tensor:
     """Log (N, 1) of the root mean squared distance to the three nearest other vertices (N, 3), metres."""
+    from scipy.spatial import cKDTree  # late: a start that has the scales already does without
+
     points = vertices.detach().cpu().double().numpy()
     distance, _ = cKDTree(points, balanced_tree=False).query(points, k=4, workers=-1)  # the first: itself
     mean_squared = torch.from_numpy((distance[:, 1:] ** 2).mean(1, keepdims=True)).to(vertices)

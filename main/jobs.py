@@ -14,12 +14,14 @@ from torch import Tensor
 from common.avatar import Avatar
 from common.body_model.body import BodyModel
 from common.body_model.identity import Identity
+from common.io.kept_array import kept_array
 from common.pose_table import PoseTable
 from common.snapshot_folder import Found
 from common.texture import initial_log_scale, sample_vertex_colors, to_logit
 from common.trainer import PersonModel, avatar_parameter_groups
 from data.dataset import CAPTURED, TEST, Subject, Textures, fitting_list, training_list
 from data.frame import Frame, FrameKey
+from main.config import KEPT_SCALES
 from main.setup import SubjectArgs, load_body, load_field, load_snapshot_person
 
 
@@ -64,8 +66,10 @@ def training_job(
 
 
 def initial_scale(body: BodyModel, identity: Identity) -> Tensor:
-    """Log scales (N, 1) of the Gaussians, from the neutral mesh with open jaw (SPEC 9)."""
-    return initial_log_scale(body.subdivider.interpolate(body.neutral_vertices(identity, jaw_open=True)))
+    """Log scales (N, 1) of the Gaussians, from the neutral mesh with open jaw (SPEC 9); kept for the next start."""
+    vertices = body.subdivider.interpolate(body.neutral_vertices(identity, jaw_open=True)).detach().cpu()
+    kept = kept_array(KEPT_SCALES, "log_scale", vertices.numpy(), lambda: initial_log_scale(vertices).numpy())
+    return torch.from_numpy(kept)
 
 
 def initial_colors(body: BodyModel, textures: Textures) -> dict[str, Tensor]:
