@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -14,17 +14,15 @@ from common import early_start
 
 early_start.begin()
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from common.checkpoint import read_snapshot
 from common.engine import Engine, Shot
+from common.engine.film import film, film_speed
 from common.engine.speed import repeated, speed_of
 from common.errors import UserError
 from common.io.files import inside
-from common.io.image import read_rgb, to_uint8
-from common.io.video_queue import VideoQueue
+from common.io.image import read_pixels, read_rgb, to_uint8
 from common.motion import Figure, HandComponents, MotionFrame, MotionOptions, load_motion, stage
 from common.photo_panel import photo_panel
 from main import setup
@@ -32,7 +30,7 @@ from main.config import ROOT
 
 early_start.imported()
 
-BENCHMARK_FRAMES = {"cpu": 24, "cuda": 1000}  # at least
+BENCHMARK_FRAMES = {"cpu": 24, "cuda": 1000}
 
 
 @dataclass(frozen=True)
@@ -63,23 +61,22 @@ def main(args: AnimationArgs) -> None:
     motion = stage(motion, Figure.of_avatar(model.persona), args, fps)
     photo = find_photo(args.paths.subjects / args.subject_id)
     panel = None if photo is None else to_uint8(photo_panel(read_rgb(photo), motion.height))
-    engine = Engine(model.persona, motion.height, motion.width, panel)
+    engine = Engine(model.persona, motion.height, motion.width, panel, is_video=True)
     target = inside(args.output, args.output / args.subject_id / f"{motion.name}.mp4")
     if args.benchmark:
-        frames = repeated(motion.frames, BENCHMARK_FRAMES[device.type])
-        speed = speed_of(engine.pictures(map(shot, frames)), lambda _: None)
-        print(f"without encoding: {speed.per_second:.1f} frames/s ({speed.milliseconds:.3f} ms a frame)")
-    start = time.perf_counter()
-    with VideoQueue(target, fps, with_frame_number) as video:
-        pictures = tqdm(engine.pictures(map(shot, motion.frames)), desc="frames", total=len(motion.frames))
-        for frame, picture in zip(motion.frames, pictures, strict=True):
-            video.put(picture, frame.index)
-    if args.benchmark:
-        seconds = time.perf_counter() - start
-        print(
-            f"with encoding: {len(motion.frames) / seconds:.1f} frames/s, the file's start and end included"
-        )
+        print_speed(engine, motion.frames, fps)
+    progress = partial(tqdm, desc="frames", total=len(motion.frames))
+    film(engine, map(shot, motion.frames), target, fps, progress)
     setup.logger.info("the video is %s", target)
+
+
+def print_speed(engine: Engine, frames: Sequence[MotionFrame], fps: int) -> None:
+    """Frames a second of the motion over and over, drawn alone and written into a video that is thrown away."""
+    n_frames = BENCHMARK_FRAMES[engine.device.type]
+    shots = [shot(frame) for frame in repeated(frames, n_frames, n_frames)]
+    drawn, filmed = speed_of(engine.pictures(shots), lambda _: None), film_speed(engine, shots, fps)
+    for what, speed in (("without", drawn), ("with", filmed)):
+        print(f"{what} encoding: {speed.per_second:.1f} frames/s ({speed.milliseconds:.3f} ms a frame)")
 
 
 def motion_path(args: AnimationArgs) -> Path:
@@ -105,21 +102,8 @@ def find_photo(subject: Path) -> Path | None:
 def shot(frame: MotionFrame) -> Shot:
     """What the engine needs of a motion's frame."""
     path = frame.background
-    return Shot(frame.params, frame.camera, None if path is None else lambda: to_uint8(read_rgb(path)))
-
-
-def with_frame_number(picture: np.ndarray, number: int) -> np.ndarray:
-    """The picture (H, W, 3) with the frame's number in its upper left corner."""
-    image = Image.fromarray(picture)
-    size = max(10, picture.shape[0] // 24)
-    ImageDraw.Draw(image).text((size // 2, size // 3), str(number), "red", number_font(size))
-    return np.asarray(image)
-
-
-@lru_cache(maxsize=4)
-def number_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font of the frame number."""
-    return ImageFont.load_default(size)
+    background = None if path is None else partial(read_pixels, path)
+    return Shot(frame.params, frame.camera, background, frame.index)
 
 
 if __name__ == "__main__":

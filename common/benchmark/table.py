@@ -91,7 +91,6 @@ def alone_lines(rows: Sequence[StepsAlone]) -> list[str]:
 
 def animation_lines(times: AnimationTimes) -> list[str]:
     """Frames a second."""
-    heads = ("animation", "ms a frame", "frames a second", "times the plain path")
     rows = [
         [name, _cell(ms), f"{1e3 / ms:.1f}", f"{times.plain / ms:.1f}"]
         for name, ms in (
@@ -100,11 +99,22 @@ def animation_lines(times: AnimationTimes) -> list[str]:
             ("engine, encoding", times.encoded),
         )
     ]
+    agreement = times.agreement
+    heads = ("picture values that differ from the plain path's", "levels at most", "by over 1, in a million")
+    differences = [
+        [name, str(difference.levels), f"{1e6 * difference.share_over_one:.1f}"]
+        for name, difference in (
+            ("engine", agreement.engine),
+            ("engine, each Gaussian at the plain path's depth", agreement.same_depths),
+            ("plain path, positions moved by one unit of float32", agreement.one_ulp),
+        )
+    ]
     return [
-        *_lines(heads, rows),
+        *_lines(("animation", "ms a frame", "frames a second", "times the plain path"), rows),
         f"{times.n_gaussians} Gaussians, {times.width} x {times.height} pixels; engine ready after "
-        f"{times.preparation_s:.2f} s; its pictures differ by {times.largest_difference} grey levels at most, "
-        f"{1e6 * times.share_over_one:.1f} in a million values by more than 1",
+        f"{times.preparation_s:.2f} s",
+        "",
+        *_lines(heads, differences),
     ]
 
 

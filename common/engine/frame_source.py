@@ -14,10 +14,12 @@ from torch import Tensor
 
 from common.camera import Camera
 from common.engine.pose_rows import PoseRows
+from common.frame_label import digits_of
 from common.pose import SmplxParams
 
-CHUNK = 16  # frames whose poses are computed in one go
-N_READERS = 4
+CHUNK = 64  # frames whose poses are computed in one go
+BACKGROUNDS_AHEAD = 32
+N_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -27,38 +29,53 @@ class Shot:
     params: SmplxParams  # in the space of `camera`
     camera: Camera
     background: Callable[[], np.ndarray] | None = None  # reads an image (H, W, 3) uint8 of the render size
+    number: int | None = None  # drawn in the upper left corner
 
 
 @dataclass(frozen=True)
 class PackedShot:
     """A frame as the drawing takes it, on the CPU."""
 
-    row: Tensor  # (ROW_SIZE,)
+    row: Tensor  # (ROW_SIZE + N_DIGITS,) the pose, then `common.frame_label.digits_of` the number
+    number: int | None
     background: Tensor | None  # (H, W, 3) uint8
 
 
 def packed(shots: Iterable[Shot], rows: PoseRows, is_pinned: bool) -> Iterator[PackedShot]:
-    """The shots in order; the next chunk's poses and backgrounds are prepared while this one is used."""
-    remaining = iter(shots)
+    """The shots in order; the next poses and backgrounds are prepared while these are used."""
     with ThreadPoolExecutor(N_READERS) as readers:
-        upcoming: deque[tuple[Future[Tensor], list[Future[Tensor] | None]]] = deque()
-        while True:
-            while len(upcoming) < 2 and (chunk := list(islice(remaining, CHUNK))):
-                packing = readers.submit(_pack, rows, chunk, is_pinned)
-                backgrounds = [
-                    None if shot.background is None else readers.submit(_read, shot.background, is_pinned)
-                    for shot in chunk
-                ]
-                upcoming.append((packing, backgrounds))
-            if not upcoming:
-                return
-            packing, backgrounds = upcoming.popleft()
-            for row, background in zip(packing.result(), backgrounds, strict=True):
-                yield PackedShot(row, None if background is None else background.result())
+        upcoming: deque[tuple[Tensor, int | None, Future[Tensor] | None]] = deque()
+        for shot, row in _with_rows(shots, rows, is_pinned, readers):
+            background = shot.background
+            reading = None if background is None else readers.submit(_read, background, is_pinned)
+            upcoming.append((row, shot.number, reading))
+            if len(upcoming) > BACKGROUNDS_AHEAD:
+                yield _ready(*upcoming.popleft())
+        while upcoming:
+            yield _ready(*upcoming.popleft())
+
+
+def _with_rows(
+    shots: Iterable[Shot], rows: PoseRows, is_pinned: bool, readers: ThreadPoolExecutor
+) -> Iterator[tuple[Shot, Tensor]]:
+    remaining = iter(shots)
+    upcoming: deque[tuple[list[Shot], Future[Tensor]]] = deque()
+    while True:
+        while len(upcoming) < 2 and (chunk := list(islice(remaining, CHUNK))):
+            upcoming.append((chunk, readers.submit(_pack, rows, chunk, is_pinned)))
+        if not upcoming:
+            return
+        chunk, packing = upcoming.popleft()
+        yield from zip(chunk, packing.result(), strict=True)
+
+
+def _ready(row: Tensor, number: int | None, reading: Future[Tensor] | None) -> PackedShot:
+    return PackedShot(row, number, None if reading is None else reading.result())
 
 
 def _pack(rows: PoseRows, shots: list[Shot], is_pinned: bool) -> Tensor:
-    packed_rows = rows.pack([shot.params for shot in shots], [shot.camera for shot in shots])
+    poses = rows.pack([shot.params for shot in shots], [shot.camera for shot in shots])
+    packed_rows = torch.cat([poses, torch.tensor([digits_of(shot.number) for shot in shots])], dim=1)
     return packed_rows.pin_memory() if is_pinned else packed_rows
 
 

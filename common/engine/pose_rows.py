@@ -56,10 +56,8 @@ class PoseRows:
         from smplx.lbs import batch_rigid_transform
 
         n = len(params)
-        axis_angle = torch.stack(
-            [torch.cat([getattr(p, name).reshape(-1, 3) for name in POSE_PARAMS]) for p in params]
-        ).float()
-        rotation = rotvec_to_rotmat(axis_angle.cpu())  # (F, 55, 3, 3)
+        axis_angle = [torch.stack([getattr(p, name) for p in params]).view(n, -1, 3) for name in POSE_PARAMS]
+        rotation = rotvec_to_rotmat(torch.cat(axis_angle, dim=1).float().cpu())  # (F, 55, 3, 3)
         trans = torch.stack([p.trans for p in params]).float().cpu()
         _, transforms = batch_rigid_transform(rotation, self.joints.expand(n, -1, -1), self.parents)
         transforms = transforms @ self.neutral_to_zero

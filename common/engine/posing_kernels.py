@@ -293,37 +293,3 @@ def pose(
         world = px * tl.load(rotation_ptr + i) + py * tl.load(rotation_ptr + 3 + i)
         world += pz * tl.load(rotation_ptr + 6 + i)
         tl.store(mean_ptr + 3 * place + i, world, mask=is_in)
-
-
-@triton.jit(do_not_specialize=["n_pixels", "width", "full_width", "left"])
-def compose(
-    image_ptr,  # (4, n_pixels) premultiplied colour, mask
-    background_ptr,  # (n_pixels, 3) uint8, not read unless HAS_BACKGROUND
-    picture_ptr,  # out (H, full_width, 3) uint8, written from column `left`
-    is_broken_ptr,  # out (1,) uint8: 1 if the image is not a number
-    n_pixels,
-    width,
-    full_width,
-    left,
-    HAS_BACKGROUND: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """The image over white or over a background, in 8 bit, rounded to the nearest."""
-    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    is_in = pixel < n_pixels
-    behind = 1.0 - tl.load(image_ptr + 3 * n_pixels + pixel, mask=is_in, other=0.0)
-    target = picture_ptr + 3 * (pixel // width * full_width + left + pixel % width)
-    is_broken = is_in & (behind != behind)
-    for c in tl.static_range(3):
-        value = tl.load(image_ptr + c * n_pixels + pixel, mask=is_in, other=0.0)
-        if HAS_BACKGROUND:
-            value += (
-                tl.load(background_ptr + 3 * pixel + c, mask=is_in, other=0).to(tl.float32) / 255 * behind
-            )
-        else:
-            value += behind
-        value = tl.minimum(tl.maximum(value, 0.0), 1.0) * 255.0
-        value = (value + 12582912.0) - 12582912.0  # to the nearest integer, ties to even
-        tl.store(target + c, value.to(tl.uint8), mask=is_in)
-    if tl.program_id(0) == 0:
-        tl.store(is_broken_ptr, tl.max(is_broken.to(tl.int32), 0).to(tl.uint8))

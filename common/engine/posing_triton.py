@@ -17,7 +17,6 @@ NET_BLOCK = 64
 NET_WARPS = 4
 POSE_BLOCK = 32  # Gaussians to a program
 POSE_WARPS = 4
-COMPOSE_BLOCK = 256
 
 
 class TritonNet:
@@ -174,20 +173,3 @@ def prepared_nodes(static: StaticAvatar) -> Tensor:
         padding[2 * (2 - axis)], padding[2 * (2 - axis) + 1] = radius + 1, radius
         grown = F.max_pool3d(F.pad(grown, padding), kernel, stride=1)
     return (grown[0, 0] > 0).flatten().nonzero().squeeze(1)
-
-
-def compose(image: Tensor, background: Tensor | None, picture: Tensor, left: int, is_broken: Tensor) -> None:
-    """Write the image (4, H, W) over white or a background (H, W, 3) uint8 into the picture (H, ., 3) from `left`."""
-    n_pixels = image.shape[1] * image.shape[2]
-    posing_kernels.compose[(-(-n_pixels // COMPOSE_BLOCK),)](
-        image,
-        picture if background is None else background,
-        picture,
-        is_broken,
-        n_pixels,
-        image.shape[2],
-        picture.shape[1],
-        left,
-        HAS_BACKGROUND=background is not None,
-        BLOCK=COMPOSE_BLOCK,
-    )

@@ -28,13 +28,8 @@ class Speed:
         return 1e3 * self.seconds / max(self.n_frames, 1)
 
 
-def speed_of(
-    frames: Iterable[T],
-    use: Callable[[T], object],
-    finish: Callable[[], object] = lambda: None,
-    warm_up: int = 1,
-) -> Speed:
-    """Time to make and use all frames and to finish, but for the first ones, which warm up."""
+def speed_of(frames: Iterable[T], use: Callable[[T], object], warm_up: int = 1) -> Speed:
+    """Time to make and use all frames but the first ones, which warm up."""
     remaining = iter(frames)
     for _, frame in zip(range(warm_up), remaining, strict=False):
         use(frame)
@@ -42,7 +37,6 @@ def speed_of(
     for frame in remaining:
         use(frame)
         n += 1
-    finish()
     return Speed(n, time.perf_counter() - start)
 
 

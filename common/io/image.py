@@ -40,12 +40,21 @@ PngImagePlugin.MAX_TEXT_MEMORY = 2**23  # bytes that texts in a PNG may inflate 
 
 def read_rgb(path: Path, size: tuple[int, int] | None = None) -> Tensor:
     """An image as RGB (3, H, W) in [0, 1], without alpha; UserError if broken or not of `size` (H, W)."""
-    return _chw(_read(path, size)).float() / 255
+    return _chw(read_pixels(path, size)).float() / 255
+
+
+def read_pixels(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """An image as RGB (H, W, 3) uint8, without alpha; errors as `read_rgb`."""
+    with _opened(path) as image:
+        _check_mode(path, image.mode)
+        _check_size(path, (image.height, image.width), size)
+        image.info.pop("transparency", None)  # is dropped anyway; Pillow warns of some kinds
+        return np.array(image.convert("RGB"))
 
 
 def read_mask(path: Path, size: tuple[int, int] | None = None) -> Tensor:
     """A mask image as 0 or 1 (1, H, W): foreground where channel 0 is over 127.5 (SPEC 3)."""
-    return (_chw(_read(path, size))[:1] > _FOREGROUND).float()
+    return (_chw(read_pixels(path, size))[:1] > _FOREGROUND).float()
 
 
 def check_image(path: Path, size: tuple[int, int] | None = None) -> tuple[int, int]:
@@ -79,15 +88,6 @@ def write_image(path: Path, image: Tensor | np.ndarray) -> None:
         raise ValueError(f"expected (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
     with atomic_path(path) as temporary:
         Image.fromarray(pixels).save(temporary)
-
-
-def _read(path: Path, size: tuple[int, int] | None) -> np.ndarray:
-    """Pixels (H, W, 3) uint8."""
-    with _opened(path) as image:
-        _check_mode(path, image.mode)
-        _check_size(path, (image.height, image.width), size)
-        image.info.pop("transparency", None)  # is dropped anyway; Pillow warns of some kinds
-        return np.array(image.convert("RGB"))
 
 
 def as_png(image: Tensor) -> bytes:

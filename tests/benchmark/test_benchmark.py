@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from common.benchmark import own_process
+from common.benchmark.agreement import Agreement, Difference
 from common.benchmark.animation import AnimationTimes
 from common.benchmark.rasterizer import NOT_INSTALLED, RasterizerTimes
 from common.benchmark.scene import front_camera, posed_gaussians
@@ -47,16 +48,16 @@ def test_a_process_of_its_own_starts_as_usual(tmp_path: Path, monkeypatch: pytes
     assert own_process.run_alone("teller", [], "it") == {"keeps": True}
 
 
-def test_speed_leaves_out_the_warm_up_and_counts_the_end() -> None:
+def test_speed_leaves_out_the_warm_up() -> None:
     seen: list[int] = []
 
     def use(frame: int) -> None:
         seen.append(frame)
         time.sleep(0.2 if frame == 0 else 0.01)
 
-    speed = speed_of(range(6), use, finish=lambda: time.sleep(0.05))
+    speed = speed_of(range(6), use)
     assert seen == [0, 1, 2, 3, 4, 5] and speed.n_frames == 5
-    assert 0.1 <= speed.seconds < 0.2 + 0.1
+    assert 0.05 <= speed.seconds < 0.2 + 0.05
     assert speed.per_second == pytest.approx(1e3 / speed.milliseconds)
 
 
@@ -82,8 +83,10 @@ def test_ratios_are_to_this_repository_and_missing_packages_are_named() -> None:
 
 
 def test_frames_a_second_follow_from_milliseconds() -> None:
-    lines = animation_lines(AnimationTimes(10, 4, 6, 50.0, 1.0, 0.5, 2.0, 1, 0.0))
+    agreement = Agreement(Difference(9, 5e-5), Difference(1, 0.0), Difference(7, 2e-5))
+    lines = animation_lines(AnimationTimes(10, 4, 6, 50.0, 1.0, 0.5, 2.0, agreement))
     assert "2000.0" in lines[2] and "100.0" in lines[2] and "500.0" in lines[3]
+    assert [line.split()[-2:] for line in lines[-3:]] == [["9", "50.0"], ["1", "0.0"], ["7", "20.0"]]
 
 
 def test_the_command_prints_and_writes_the_same(tmp_path: Path) -> None:
@@ -117,7 +120,7 @@ def test_training_its_memory_and_animation_of_the_tiny_subject(tmp_path: Path) -
     assert alone["host_mib"] > 100 and alone["tensors_mib"] is None
     assert f"{alone['captured']:.3f}" in result.stdout
     animation = written["animation"]
-    assert animation["largest_difference"] <= 1
+    assert animation["agreement"]["engine"]["levels"] <= 1
     assert min(animation[name] for name in ("plain", "engine", "encoded")) > 0
     assert "without perceptual loss" in result.stdout
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]

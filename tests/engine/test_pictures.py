@@ -11,16 +11,18 @@ import pytest
 import torch
 
 from common.avatar import Avatar
-from common.engine import Engine, Shot, pictures
+from common.engine import Engine, Shot, frame_source, pictures
 from common.engine.plain import render_plain
 from common.engine.pose_rows import PoseRow, PoseRows
 from common.engine.static_avatar import StaticAvatar
+from common.frame_label import draw_number
 from common.io.image import to_uint8
+from common.io.video import to_yuv420
 from common.pose import SmplxPose
 from tests.tiny_person import tiny_avatar, tiny_camera, tiny_params
 
 HEIGHT, WIDTH = 48, 32
-N_FRAMES = 20  # more than a chunk
+N_FRAMES = 20
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,13 @@ def shots() -> list[Shot]:
         )
         for seed in range(N_FRAMES)
     ]
+
+
+@pytest.fixture(autouse=True)
+def short_chunks(monkeypatch):
+    """Fewer frames at once than the tests have."""
+    monkeypatch.setattr(frame_source, "CHUNK", 6)
+    monkeypatch.setattr(frame_source, "BACKGROUNDS_AHEAD", 4)
 
 
 def plain_picture(avatar: Avatar, shot: Shot) -> np.ndarray:
@@ -101,6 +110,16 @@ def test_the_panel_stands_on_the_left(avatar, shots):
         Engine(avatar, HEIGHT, WIDTH, panel[1:])
 
 
+def test_an_engine_for_video_gives_the_planes_of_numbered_pictures(avatar, shots):
+    panel = np.full((HEIGHT, 5, 3), 200, np.uint8)
+    numbered = [replace(shot, number=i) for i, shot in enumerate(shots)]
+    bare = Engine(avatar, HEIGHT, WIDTH, panel).pictures(shots)
+    found = Engine(avatar, HEIGHT, WIDTH, panel, is_video=True).pictures(numbered)
+    for i, (picture, planes) in enumerate(zip(bare, found, strict=True)):
+        draw_number(picture, i)
+        np.testing.assert_array_equal(planes, to_yuv420(picture))
+
+
 def test_a_broken_background_is_reported(avatar, shots):
     def unreadable() -> np.ndarray:
         raise OSError("no such image")
@@ -120,6 +139,6 @@ def test_kernels_that_do_not_work_leave_the_slower_engine_and_a_warning(avatar, 
     monkeypatch.setitem(sys.modules, "common.engine.gpu_drawing", module)
     static = replace(StaticAvatar.of(avatar), base=torch.empty(3, 3, device="meta"))
     monkeypatch.setattr(pictures, "_is_gpu", lambda device: True)
-    drawing = pictures._drawing(static, HEIGHT, WIDTH, None, torch.zeros(1))
+    drawing = pictures._drawing(static, HEIGHT, WIDTH, None, torch.zeros(1), False)
     assert isinstance(drawing, pictures.PlainDrawing)
     assert "no compiler" in caplog.text

@@ -24,13 +24,16 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 import common
 from common import gpu
+from common.engine.picture_triton import compose, draw_number, write_planes
 from common.engine.pictures import draw_image
 from common.engine.pose_rows import PoseRow, PoseRows
-from common.engine.posing_triton import MIN_CAPABILITY, TritonPosing, compose
+from common.engine.posing_triton import MIN_CAPABILITY, TritonPosing
 from common.engine.static_avatar import StaticAvatar
+from common.frame_label import N_DIGITS, digit_coverage
 from common.gpu.perceptual import HalfLpips
 from common.perceptual import random_lpips
 from common.pose_table import pose_of_row
+from common.yuv420 import planes_size
 from data.packed_frame import StaticFrame, pack
 from tests.gpu.dry_device import Capability, dry_device
 from tests.rasterizer.scenes import gradients, random_scene
@@ -159,6 +162,8 @@ def test_the_engine(cache: Path, launched: set[str], capability: Capability) -> 
     pose = PoseRow.of(row, HEIGHT, WIDTH)
     picture = torch.zeros(HEIGHT, 6 + WIDTH, 3, dtype=torch.uint8)
     background = torch.zeros(HEIGHT, WIDTH, 3, dtype=torch.uint8)
+    digits, coverage = torch.zeros(N_DIGITS), torch.from_numpy(digit_coverage(HEIGHT))
+    planes = torch.zeros(planes_size(*picture.shape[:2]), dtype=torch.uint8)
     is_broken = torch.zeros(1, dtype=torch.uint8)
     with dry_device(capability, cache) as compiled:
         posing = TritonPosing(static)
@@ -168,6 +173,8 @@ def test_the_engine(cache: Path, launched: set[str], capability: Capability) -> 
             image = draw_image(static, posing.mean(pose), pose)
             for behind in (None, background):
                 compose(image, behind, picture, 6, is_broken)
+            draw_number(picture, picture, digits, coverage)
+            write_planes(picture, planes)
 
         twice(draw)
     launched |= compiled.names

@@ -14,13 +14,18 @@ HAS_GPU = torch.cuda.is_available()
 if not HAS_GPU and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("no CUDA device; test_interpreted.py runs these tests", allow_module_level=True)
 
+from common import frame_label
 from common.engine import Engine, Shot, posing_triton
+from common.engine.picture_triton import compose, draw_number, write_planes
 from common.engine.plain import render_plain
 from common.engine.pose_rows import PoseRow, PoseRows
-from common.engine.posing_triton import TritonNet, TritonPosing, compose
+from common.engine.posing_triton import TritonNet, TritonPosing
 from common.engine.static_avatar import StaticAvatar
+from common.frame_label import digit_coverage, digits_of
 from common.io.image import to_uint8
 from common.rasterizer import triton_tile_lists
+from common.yuv420 import planes_size
+from tests.slow_yuv420 import ROUNDED, slow_planes
 from tests.tiny_person import tiny_avatar, tiny_camera, tiny_params
 
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
@@ -92,6 +97,45 @@ def test_composition(has_background):
     assert (found[:, :6] == 77).all() and not int(is_broken)
     compose(image.fill_(torch.nan).to(DEVICE), None, picture, 6, is_broken)
     assert int(is_broken)
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 10), (7, 9), (2, 2), (1, 1), (34, 47)])
+def test_video_planes_are_those_of_the_slow_twin(height, width):
+    picture = torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(0))
+    picture = picture.to(torch.uint8)
+    planes = torch.zeros(planes_size(height, width), dtype=torch.uint8, device=DEVICE)
+    write_planes(picture.to(DEVICE), planes)
+    assert np.abs(planes.cpu().numpy() - slow_planes(picture.numpy())).max() < ROUNDED
+
+
+@pytest.mark.parametrize("panel_width", [0, 9, 60])
+@pytest.mark.parametrize("height", [12, 40])
+def test_numbers_are_drawn_as_on_the_cpu_and_leave_nothing_behind(height, panel_width):
+    generator = np.random.default_rng(0)
+    panel = generator.integers(0, 256, (height, panel_width, 3), np.uint8)
+    coverage = torch.from_numpy(digit_coverage(height)).to(DEVICE)
+    found = torch.zeros(height, 75, 3, dtype=torch.uint8, device=DEVICE)
+    found[:, :panel_width] = torch.from_numpy(panel).to(DEVICE)
+    for value in (1234567890, 7, None):
+        expected = generator.integers(0, 256, (height, 75, 3), np.uint8)
+        found[:, panel_width:] = torch.from_numpy(expected[:, panel_width:]).to(DEVICE)
+        expected[:, :panel_width] = panel
+        if value is not None:
+            frame_label.draw_number(expected, value)
+        digits = torch.tensor(digits_of(value), device=DEVICE)
+        draw_number(found, torch.from_numpy(panel).to(DEVICE) if panel_width else None, digits, coverage)
+        np.testing.assert_array_equal(found.cpu().numpy(), expected)
+
+
+@needs_gpu
+@pytest.mark.parametrize(("height", "width"), [(HEIGHT, WIDTH), (HEIGHT + 1, WIDTH + 1)])
+def test_an_engine_for_video_gives_the_planes_of_its_pictures(avatar, height, width):
+    panel = np.random.default_rng(0).integers(0, 256, (height, 6, 3), np.uint8)
+    shots = [Shot(tiny_params(i), tiny_camera(height, width), number=i) for i in range(20)]
+    pictures = Engine(avatar, height, width, panel).pictures(shots)
+    found = Engine(avatar, height, width, panel, is_video=True).pictures(shots)
+    for picture, planes in zip(pictures, found, strict=True):
+        assert np.abs(planes - slow_planes(picture)).max() < ROUNDED
 
 
 @needs_gpu

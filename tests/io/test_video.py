@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.io.video import VideoWriter
+from common.io.video import QUICK, SMALL, Effort, VideoWriter, read_video, to_yuv420
+from common.yuv420 import planes_size, split_planes
+from tests.slow_yuv420 import slow_planes
 
 COLORS = [(200, 40, 40), (40, 200, 40), (40, 40, 200), (255, 255, 255), (0, 0, 0)]
 
@@ -80,3 +82,59 @@ def test_unwritable_folder_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot write"), VideoWriter(tmp_path / "file" / "v.mp4", fps=30):
         pass
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (62, 66), (33, 47), (1, 2)])
+def test_planes_are_those_of_the_slow_twin(height, width):
+    """FFmpeg filters chroma with a kernel of its own, which on a smooth picture makes no difference."""
+    y, x = np.mgrid[:height, :width]
+    frame = np.stack([2 * x, 255 - 3 * y, 100 + y + x], axis=2).astype(np.uint8)
+    planes = to_yuv420(frame)
+    assert planes.shape == planes_size(height, width) and planes.dtype == np.uint8
+    luma, *chroma = (
+        np.abs(found - expected).max()
+        for found, expected in zip(split_planes(planes), split_planes(slow_planes(frame)), strict=True)
+    )
+    assert luma <= 1 and max(chroma) <= 2
+
+
+@pytest.mark.parametrize("size", [(48, 64), (62, 66)])
+def test_planes_and_the_frame_they_are_made_of_give_one_video(tmp_path, size):
+    frames = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
+    with VideoWriter(tmp_path / "frames.mp4", 30) as video:
+        for frame in frames:
+            video.write(frame)
+    with VideoWriter(tmp_path / "planes.mp4", 30) as video:
+        for frame in frames:
+            video.write_planes(to_yuv420(frame))
+    for found, expected in zip(
+        _decode(tmp_path / "planes.mp4"), _decode(tmp_path / "frames.mp4"), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "planes",
+    [
+        np.zeros((48, 64, 3), np.uint8),
+        np.zeros((72, 64)),
+        np.zeros((71, 64), np.uint8),
+        np.zeros((72, 63), np.uint8),
+    ],
+)
+def test_what_no_planes_are_is_refused(tmp_path, planes):
+    with pytest.raises(ValueError, match="planes"), VideoWriter(tmp_path / "video.mp4", fps=30) as video:
+        video.write_planes(planes)
+
+
+@pytest.mark.parametrize("effort", [SMALL, QUICK])
+def test_a_moving_picture_is_near_lossless(tmp_path, effort: Effort):
+    y, x = np.mgrid[:96, :128]
+    greys = [128 + 60 * np.sin((x + 3 * t) / 9) + 60 * np.cos((y - t) / 7) for t in range(20)]
+    frames = [np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2) for grey in greys]
+    with VideoWriter(tmp_path / "video.mp4", 30, effort) as video:
+        for frame in frames:
+            video.write(frame)
+    for found, expected in zip(read_video(tmp_path / "video.mp4"), frames, strict=True):
+        error = np.square(found.astype(float) - expected).mean()
+        assert 10 * np.log10(255**2 / error) > 40

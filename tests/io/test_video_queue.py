@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.io.video import VideoWriter, read_video
+from common.io.video import VideoWriter, read_video, to_yuv420
 from common.io.video_queue import MAX_WAITING, VideoQueue
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (2 * MAX_WAITING + 6, 33, 47, 3), np.uint8)
@@ -32,23 +32,23 @@ def write_plainly(path):
 
 
 def write_queued(path):
-    with VideoQueue(path, 30, numbered) as video:
+    with VideoQueue(path, 30) as video:
         for number, frame in enumerate(FRAMES):
-            video.put(frame, number)
+            video.put(to_yuv420(numbered(frame, number)))
 
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """The planes (Y above U and V) of every picture that is handed to an encoder."""
-    planes = []
-    write_converted = VideoWriter.write_converted
+    """The planes of every picture that is handed to an encoder."""
+    kept = []
+    write_planes = VideoWriter.write_planes
 
-    def record(writer, picture, shape):
-        planes.append(picture.to_ndarray())
-        write_converted(writer, picture, shape)
+    def record(writer, planes):
+        kept.append(planes.copy())
+        write_planes(writer, planes)
 
-    monkeypatch.setattr(VideoWriter, "write_converted", record)
-    return planes
+    monkeypatch.setattr(VideoWriter, "write_planes", record)
+    return kept
 
 
 def test_the_encoder_gets_the_pictures_of_the_plain_writer_in_the_same_order(tmp_path, encoded):
@@ -68,25 +68,20 @@ def test_the_decoded_video_has_all_frames_in_order(tmp_path, write):
     assert [number_of(frame) for frame in read_video(tmp_path / "v.mp4")] == list(range(len(FRAMES)))
 
 
-def test_an_error_in_a_thread_is_raised_and_leaves_no_file(tmp_path):
-    def broken(frame: np.ndarray, number: int) -> np.ndarray:
-        if number == 3:
-            raise KeyError("frame 3")
-        return frame
-
-    with pytest.raises(KeyError, match="frame 3"), VideoQueue(tmp_path / "v.mp4", 30, broken) as video:
+def test_an_error_in_the_thread_is_raised_and_leaves_no_file(tmp_path):
+    with pytest.raises(ValueError, match="planes"), VideoQueue(tmp_path / "v.mp4", 30) as video:
         for number, frame in enumerate(FRAMES):
-            video.put(frame, number)
+            video.put(frame if number == 3 else to_yuv420(frame))
     assert not list(tmp_path.iterdir())
 
 
 def test_an_error_of_the_caller_leaves_no_file(tmp_path):
-    with pytest.raises(ZeroDivisionError), VideoQueue(tmp_path / "v.mp4", 30, numbered) as video:
-        video.put(FRAMES[0], 0)
+    with pytest.raises(ZeroDivisionError), VideoQueue(tmp_path / "v.mp4", 30) as video:
+        video.put(to_yuv420(FRAMES[0]))
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
 
 
 def test_a_video_without_frames_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no frames"), VideoQueue(tmp_path / "v.mp4", 30, numbered):
+    with pytest.raises(UserError, match="no frames"), VideoQueue(tmp_path / "v.mp4", 30):
         pass
