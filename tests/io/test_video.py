@@ -37,14 +37,16 @@ def test_frames_come_back_in_number_order_and_colour(tmp_path):
         assert np.abs(frame.astype(int) - np.array(color)).max() <= 4
 
 
-def test_format_is_browser_playable(tmp_path):
+@pytest.mark.parametrize("effort", [SMALL, QUICK])
+def test_format_is_browser_playable(tmp_path, effort: Effort):
     path = tmp_path / "video.mp4"
-    with VideoWriter(path, fps=25) as video:
+    with VideoWriter(path, 25, effort) as video:
         for color in COLORS:
             video.write(_flat(color))
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert stream.codec_context.profile in ("High", "Main", "Constrained Baseline")
         assert stream.average_rate == 25
         assert stream.duration * stream.time_base == pytest.approx(len(COLORS) / 25)
     content = path.read_bytes()
