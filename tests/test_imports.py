@@ -129,7 +129,7 @@ def test_a_step_does_without_the_compiler_whose_import_takes_seconds():
     assert done.stdout.strip() == ""
 
 
-def test_training_imports_no_scipy_whose_import_takes_a_fifth_of_a_second():
+def test_training_imports_no_scipy_whose_import_is_slow():
     program = "import sys, main.train; print(*(name for name in sys.modules if name.startswith('scipy')))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True

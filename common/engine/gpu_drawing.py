@@ -32,14 +32,14 @@ MAX_IN_FLIGHT = 8  # frames queued before the oldest is waited for
 
 @dataclass(frozen=True)
 class _Slot:
-    result: Tensor
+    result: Tensor  # as `GpuDrawing.result`
     is_free: torch.cuda.Event
 
 
 @dataclass(frozen=True)
 class _InFlight:
     shot: PackedShot
-    result: Tensor  # on the host
+    result: Tensor  # as `GpuDrawing.result`, on the host
     arrived: torch.cuda.Event
 
 
@@ -71,6 +71,7 @@ class GpuDrawing:
         self.background = torch.zeros(height, width, 3, dtype=torch.uint8, device=device)
         full = (height, self.left + width)
         self.shape = planes_size(*full) if is_video else (*full, 3)
+        # What goes to the host in one copy: the picture or its planes, then 1 if the frame is not a number.
         self.result = torch.zeros(math.prod(self.shape) + 1, dtype=torch.uint8, device=device)
         self.is_broken = self.result[-1:]
         if is_video:
@@ -133,7 +134,7 @@ class GpuDrawing:
         compose(image, background, self.picture, self.left, self.is_broken)
         draw_number(self.picture, self.panel, self.row[ROW_SIZE:], self.digits)
         if self.is_video:
-            write_planes(self.picture, self.result)
+            write_planes(self.picture, self.result[:-1].view(self.shape))
 
     def _queue(self, shot: PackedShot, slot: _Slot) -> _InFlight:
         with torch.cuda.device(self.device):

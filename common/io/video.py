@@ -29,9 +29,8 @@ class Effort:
     n_threads: int = 0  # frames encoded beside each other; 0: as many as x264 likes
 
 
-# Both are visually near lossless (on renders of the demo 47 and 49 dB in luma). The second takes a third of the time
-# and makes files of twice the size; by a constant quantizer, because for any other rate one thread of x264 looks at
-# every frame beforehand, and the others wait for it.
+# Both are visually near lossless. The second is nearer, quicker and makes larger files; by a constant quantizer,
+# because for any other rate one thread of x264 looks at every frame beforehand, and the others wait for it.
 SMALL = Effort({"preset": "veryfast", "crf": "17"})
 QUICK = Effort({"preset": "ultrafast", "qp": "22", "x264-params": "deblock=0,0"}, n_threads=12)
 

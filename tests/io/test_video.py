@@ -129,14 +129,17 @@ def test_what_no_planes_are_is_refused(tmp_path, planes):
         video.write_planes(planes)
 
 
-@pytest.mark.parametrize("effort", [SMALL, QUICK])
-def test_a_moving_picture_is_near_lossless(tmp_path, effort: Effort):
+def test_a_moving_picture_is_near_lossless_and_nearer_by_the_quick_way(tmp_path):
     y, x = np.mgrid[:96, :128]
     greys = [128 + 60 * np.sin((x + 3 * t) / 9) + 60 * np.cos((y - t) / 7) for t in range(20)]
     frames = [np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2) for grey in greys]
-    with VideoWriter(tmp_path / "video.mp4", 30, effort) as video:
-        for frame in frames:
-            video.write(frame)
-    for found, expected in zip(read_video(tmp_path / "video.mp4"), frames, strict=True):
-        error = np.square(found.astype(float) - expected).mean()
-        assert 10 * np.log10(255**2 / error) > 40
+    mean_errors = []
+    for effort in (SMALL, QUICK):
+        with VideoWriter(tmp_path / "video.mp4", 30, effort) as video:
+            for frame in frames:
+                video.write(frame)
+        found = np.stack(list(read_video(tmp_path / "video.mp4"))).astype(float)
+        errors = np.square(found - np.stack(frames)).mean(axis=(1, 2, 3))
+        assert (10 * np.log10(255**2 / errors) > 40).all()
+        mean_errors.append(errors.mean())
+    assert mean_errors[1] < mean_errors[0]
