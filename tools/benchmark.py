@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torch
 
 from common.benchmark.animation import AnimationTimes, measure_animation
 from common.benchmark.rasterizer import RasterizerTimes, measure_rasterizers
@@ -26,6 +27,7 @@ from common.io.atomic import atomic_path
 from common.motion import MotionOptions, load_motion
 from common.objective import Objective
 from common.perceptual import random_lpips
+from common.run_state import seed_everything
 from data.dataset import CAPTURED, GENERATED, Frame, Subject
 from main import setup
 from main.config import DEMO_BODY, ROOT, FieldConfig, Paths
@@ -107,13 +109,10 @@ def main(args: BenchmarkArgs) -> None:
         results["rasterizer"] = rasterizer(args, size, timer)
     if "memory" in sections:
         results["memory"] = memory(args, train, timer)
-    if sections & {"training", "animation"} or args.profile is not None:
-        subject = setup.open_subject(train)
-        job = training_job(train, subject, device)
-        if "training" in sections or args.profile is not None:
-            results["training"] = training(args, train, job, subject, timer)
-        if "animation" in sections:
-            results["animation"] = animation(args, train, job, timer)
+    if "animation" in sections:
+        results["animation"] = animation(args, train, timer)
+    if "training" in sections or args.profile is not None:
+        results["training"] = training(args, train, timer)
     results["host_peak_mib"] = host_peak_mib()
     print(as_table(results))
     args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -156,11 +155,17 @@ def rasterizer(args: BenchmarkArgs, size: str, timer: Timer) -> list[RasterizerT
     ]
 
 
-def training(
-    args: BenchmarkArgs, train: TrainArgs, job: Job, subject: Subject, timer: Timer
-) -> list[StepTimes]:
+def new_job(train: TrainArgs, subject: Subject, device: torch.device) -> Job:
+    """The avatar as training begins it: the same for each section, whatever was measured before."""
+    seed_everything(train.seed)
+    return training_job(train, subject, device)
+
+
+def training(args: BenchmarkArgs, train: TrainArgs, timer: Timer) -> list[StepTimes]:
     """Captured and generated frames: the plain path, on a GPU also the fast one; and their stages."""
     device = timer.device
+    subject = setup.open_subject(train)
+    job = new_job(train, subject, device)
     perceptual = None if args.quick else random_lpips("vgg").to(device)
     objective = Objective(job.model, train.config.loss, job.initial_rgb, perceptual)
     frames = [subject.load(split, subject.frames(split)[0]) for split in (CAPTURED, GENERATED[0])]
@@ -193,8 +198,9 @@ def trace(trainer: Any, frame: Frame, timer: Timer, file: Path, n_steps: int) ->
     profile(step, timer, str(file), n_steps)
 
 
-def animation(args: BenchmarkArgs, train: TrainArgs, job: Job, timer: Timer) -> AnimationTimes:
+def animation(args: BenchmarkArgs, train: TrainArgs, timer: Timer) -> AnimationTimes:
     """The subject's own motion on white."""
+    job = new_job(train, setup.open_subject(train), timer.device)
     motion = load_motion(setup.subject_path(train) / "motion", MotionOptions(), False, None)
     shots = [Shot(frame.params, frame.camera) for frame in motion.frames]
     n_frames = 3 if args.quick else 1000 if timer.is_cuda else 24

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.avatar import Avatar
 from common.benchmark import own_process
 from common.benchmark.agreement import Agreement, Difference
 from common.benchmark.animation import AnimationTimes
@@ -19,7 +20,8 @@ from common.benchmark.scene import front_camera, posed_gaussians
 from common.benchmark.table import animation_lines, as_table, rasterizer_lines
 from common.benchmark.timing import Timer
 from common.engine.speed import repeated, speed_of
-from main.config import DEMO_BODY
+from main.config import DEMO_BODY, Paths
+from tools import benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -124,6 +126,24 @@ def test_training_its_memory_and_animation_of_the_tiny_subject(tmp_path: Path) -
     assert min(animation[name] for name in ("plain", "engine", "encoded")) > 0
     assert "without perceptual loss" in result.stdout
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+
+
+def test_animation_is_of_the_same_avatar_whatever_was_measured_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def measure(avatar: Avatar, *_: object) -> AnimationTimes:
+        seen.append({name: value.detach().clone() for name, value in avatar.named_parameters()})
+        return AnimationTimes(10, 4, 6, 50.0, 1.0, 0.5, 2.0, Agreement(*[Difference(0, 0.0)] * 3))
+
+    monkeypatch.setattr(benchmark, "measure_animation", measure)
+    for sections in ("animation", "training,animation"):
+        places = Paths(subjects=tmp_path / "s", output=tmp_path / "o")
+        file = tmp_path / "b.json"
+        benchmark.main(benchmark.BenchmarkArgs("cpu", only=sections, quick=True, output=file, paths=places))
+    alone, after = seen
+    assert all(torch.equal(alone[name], after[name]) for name in alone)
 
 
 def test_start_is_that_of_the_training_command(tmp_path: Path) -> None:
