@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from common.errors import UserError
+from common.errors import UserError, is_of_gpu, is_out_of_memory
 
 _ADVICE = (
     "lower --body.n_subdivisions, --avatar.triplane_resolution or the images' size, "
@@ -20,15 +20,13 @@ def memory_errors_explained(device: torch.device) -> Iterator[None]:
     """Turn an out-of-memory error of torch or Python into a UserError that says what to lower."""
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise UserError(
-            f"out of GPU memory{_use(device)}: end other programs on this GPU, give --low_memory, {_ADVICE}"
-        ) from error
-    except MemoryError as error:
-        raise UserError(f"out of memory: end other programs, {_ADVICE}") from error
-    except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
+        if is_of_gpu(error):
+            raise UserError(
+                f"out of GPU memory{_use(device)}: end other programs on this GPU, give --low_memory, {_ADVICE}"
+            ) from error
         raise UserError(f"out of memory: end other programs, {_ADVICE}") from error
 
 

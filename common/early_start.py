@@ -24,11 +24,11 @@ def imported() -> None:
 def _begin_for_gpu() -> None:
     """Start CUDA's driver and let Triton hash its library; both are slow and do not hold Python's lock.
 
-    Both last as long as the process. Where the driver, PyTorch or Triton is missing, nothing is done here, and
-    what needs them says so.
+    Both last as long as the process. Where the driver, PyTorch or Triton is missing or broken, nothing is done here,
+    and what needs them says so.
     """
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")  # as PyTorch sets it
-    with suppress(OSError, AttributeError, ImportError):
+    with suppress(Exception):
         if ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1").cuInit(0) == 0:
             import torch  # noqa: F401 - waits until the command has imported it, so that Triton's import comes after
             from triton.runtime.cache import triton_key

@@ -32,8 +32,8 @@ class UserError(Exception):
         return line
 
 
-class Stopped(Exception):
-    """The user or the system ended the run with a signal."""
+class Stopped(BaseException):
+    """The user or the system ended the run with a signal; no handler of errors may take it for one."""
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(f"stopped by {number.name}")
@@ -65,9 +65,22 @@ def run_command(command: Callable[[], None]) -> None:
     except OSError as error:
         logger.debug("refused by the system", exc_info=True)
         _fail(UserError(f"{_named(error)}; check the path, who may use it, and the space on the disk"))
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         logger.debug("out of memory", exc_info=True)
-        _fail(UserError("out of memory; end other programs, or ask for less at a time"))
+        kind = "GPU " if is_of_gpu(error) else ""
+        _fail(UserError(f"out of {kind}memory; end other programs, or ask for less at a time"))
+
+
+def is_of_gpu(error: Exception) -> bool:
+    """Whether torch found no memory on a GPU; torch itself need not be there."""
+    return type(error).__name__ == "OutOfMemoryError"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, or torch on a GPU or a CPU, found no memory."""
+    return isinstance(error, MemoryError) or is_of_gpu(error) or "DefaultCPUAllocator" in str(error)
 
 
 def _fail(error: UserError) -> None:

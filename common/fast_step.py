@@ -326,6 +326,7 @@ def is_possible(device: torch.device) -> bool:
     """Whether Triton compiles and runs here; if not, a warning says why steps will be plain."""
     try:
         from common.gpu.perceptual import _pooled
+        from common.rasterizer import triton_backend  # noqa: F401 - importing it is slow
 
         ones = torch.ones(1, 8, 4, 4, device=device).contiguous(memory_format=torch.channels_last)
         if not bool((_pooled(ones) == 1).all()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,9 +20,23 @@ class PersonAdam(torch.optim.Adam):
     Every frame has nine groups of its own, thousands in all, and a step is about one frame.
     """
 
+    def __init__(self, params: Iterable[Any], **options: Any) -> None:
+        """As torch's."""
+        self._grouped: set[torch.Tensor] = set()
+        super().__init__(params, **options)
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, as in torch."""
-        _add_param_group(self, param_group)
+        """Add a group, as in torch, which compares it with all parameters of all groups: minutes for thousands."""
+        groups, self.param_groups = self.param_groups, []
+        try:
+            _add_param_group(self, param_group)
+            (added,) = self.param_groups
+        finally:
+            self.param_groups = groups
+        if not self._grouped.isdisjoint(added["params"]):
+            raise ValueError("some parameters appear in more than one parameter group")
+        self._grouped.update(added["params"])
+        groups.append(added)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, as in torch."""

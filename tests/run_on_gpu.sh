@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 python=${PYTHON:-python3}
 logs=${GPU_LOGS:-output/gpu_tests}
 limit=${GPU_LIMIT:-300}
-parts=(kernels golden engine paths resume deterministic memory benchmark compile)
+parts=(kernels golden engine paths resume deterministic memory without_triton benchmark compile)
 
 run_part() {
     local run=(timeout -k 10 "$limit" "$python")
@@ -18,11 +18,12 @@ run_part() {
         compile) "${test[@]}" tests/gpu/test_compilation.py ;;
         kernels) "${test[@]}" tests/rasterizer tests/gpu/test_kernels.py tests/gpu/test_objective.py ;;
         golden) TEST_DEVICE=cuda "${test[@]}" tests/golden ;;
-        engine) "${test[@]}" tests/gpu/test_engine.py ;; # its pictures differ from the plain path's by one level at most
+        engine) "${test[@]}" tests/gpu/test_engine.py ;;
         paths) "${run[@]}" tools/compare_paths.py --n_steps 200 ;;
         resume) "${test[@]}" tests/gpu/test_runs.py -k goes_on ;;
         deterministic) "${test[@]}" tests/gpu/test_runs.py -k same_bits ;;
         memory) "${test[@]}" tests/gpu/test_runs.py -k memory ;;
+        without_triton) "${test[@]}" tests/gpu/test_runs.py -k without_triton ;;
         benchmark) "${run[@]}" tools/benchmark.py --device cuda --output "$logs/benchmark.json" ;;
     esac
 }

@@ -24,6 +24,13 @@ assert not gc.isenabled()
 early_start.imported()
 assert gc.isenabled() and gc.get_freeze_count() > 1000
 """
+WITHOUT_TRITON = """
+import sys
+sys.modules["triton"] = None
+import torch
+from common.gpu import preparation
+assert preparation.begin(torch.device("cpu")).result() is False
+"""
 
 
 def test_garbage_is_collected_again_after_the_imports() -> None:
@@ -61,6 +68,12 @@ def test_nothing_begins_without_a_driver(monkeypatch: pytest.MonkeyPatch, hashed
 
 def test_every_function_that_is_used_once_to_load_it_exists() -> None:
     preparation._load_kernels(torch.device("cpu"))
+
+
+def test_without_triton_a_warning_says_that_steps_are_plain() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TRITON], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "ModuleNotFoundError" in done.stderr and "plain ones are used" in done.stderr
 
 
 def test_few_threads_are_used_beside_a_gpu_and_no_more_than_before() -> None:

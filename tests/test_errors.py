@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.errors import Stopped, UserError, run_command
 
@@ -35,6 +36,8 @@ def raising(error: BaseException):
         (OSError(28, "No space left on device"), 2, "error: No space left on device; check"),
         (OSError("100 requested and 3 written"), 2, "error: 100 requested and 3 written; check"),
         (MemoryError(), 2, "error: out of memory; end other programs"),
+        (torch.OutOfMemoryError("CUDA out of memory."), 2, "error: out of GPU memory; end other programs"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate"), 2, "error: out of memory; end other programs"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(error, code, said, capsys):
@@ -45,9 +48,14 @@ def test_what_the_user_can_mend_is_one_line(error, code, said, capsys):
     assert len(lines) == 1 and lines[0].startswith(said)
 
 
-def test_mistakes_of_the_program_are_not_hidden():
-    with pytest.raises(ZeroDivisionError):
-        run_command(raising(ZeroDivisionError()))
+@pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("a mistake")])
+def test_mistakes_of_the_program_are_not_hidden(error):
+    with pytest.raises(type(error)):
+        run_command(raising(error))
+
+
+def test_what_catches_any_error_does_not_keep_a_program_from_stopping():
+    assert not issubclass(Stopped, Exception)
 
 
 def test_how_sigterm_was_handled_before_comes_back():

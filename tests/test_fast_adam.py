@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from common.fast_adam import AvatarAdam, PoseAdam
@@ -103,3 +104,17 @@ def test_steps_are_those_of_the_adam_of_torch() -> None:
             optimizer.step()
         assert not value.grad.requires_grad
     assert torch.equal(*values)
+
+
+def test_no_parameter_is_in_two_groups() -> None:
+    values = [torch.nn.Parameter(torch.zeros(3)) for _ in range(4)]
+    groups = [{"name": str(i), "params": [value]} for i, value in enumerate(values)]
+    optimizer = PersonAdam(groups, lr=0.1)
+    assert [group["name"] for group in optimizer.param_groups] == ["0", "1", "2", "3"]
+    assert all(group["params"][0] is values[i] for i, group in enumerate(optimizer.param_groups))
+    assert {group["lr"] for group in optimizer.param_groups} == {0.1}
+    with pytest.raises(ValueError, match="more than one"):
+        optimizer.add_param_group({"params": values[3:]})
+    with pytest.raises(ValueError, match="more than one"):
+        PersonAdam([groups[0], {"params": values[:1]}], lr=0.1)
+    assert len(optimizer.param_groups) == 4

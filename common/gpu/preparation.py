@@ -87,7 +87,6 @@ _FLOAT_FUNCTIONS: tuple[Callable[[Tensor], object], ...] = (
 
 def _try_triton(device: torch.device, loaded: Future[None]) -> bool:
     from common.fast_step import is_possible
-    from common.rasterizer import triton_backend  # noqa: F401 - importing it is slow
 
     works = is_possible(device)
     if (error := loaded.exception()) is not None:

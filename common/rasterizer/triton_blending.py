@@ -52,16 +52,19 @@ def list_of(item, chunk, chunk_ptr, length_ptr):
     return first_slot_of(item, chunk, chunk_ptr), tl.load(length_ptr + chunk * CELLS + item % CELLS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["capacity"])
 def fill(
     background_ptr,  # (C,)
+    total_ptr,  # as in `blend`
     image_ptr,  # out (C, n_pixels)
+    capacity,
     n_pixels,
     BLOCK: tl.constexpr,
 ):
-    """An image of the background."""
+    """An image of the background; not a number where more pairs are than fit into the lists."""
     channel, at = tl.program_id(1), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     colour = tl.zeros([BLOCK], tl.float32) + tl.load(background_ptr + channel)
+    colour = tl.where(tl.load(total_ptr) > capacity, float("nan"), colour)
     tl.store(image_ptr + channel.to(tl.int64) * n_pixels + at, colour, mask=at < n_pixels)
 
 

@@ -93,7 +93,9 @@ def blend(
     capacity, tiles_x = len(lists.slot) // CELLS, canvas.n_tiles[0]
     background, n_pixels = background.contiguous(), canvas.height * canvas.width
     image = channels.new_empty(n_channels, canvas.height, canvas.width)
-    triton_blending.fill[(-(-n_pixels // FILLED), n_channels)](background, image, n_pixels, BLOCK=FILLED)
+    triton_blending.fill[(-(-n_pixels // FILLED), n_channels)](
+        background, footprints.total, image, capacity, n_pixels, BLOCK=FILLED
+    )
     reserved, precision, basis = _reserved(n_channels, LEAST_RESULTS), _precision(device), _basis(device)
     tuning = TUNING[reserved]
     passing = channels.new_empty(lists.room, CELLS, CELL_PIXELS)

@@ -51,7 +51,9 @@ def list_pairs(
         stop = tl.minimum(tl.load(end_ptr + last), capacity)
         farthest = tl.load(depth_ptr).to(tl.float32, bitcast=True)
         nearest = (-(tl.load(depth_ptr + 1) - FARTHEST)).to(tl.float32, bitcast=True)
-        scale = ((1 << DEPTH_BITS) - 1) / tl.maximum(farthest - nearest, 1e-30)
+        scale = ((1 << DEPTH_BITS) - 1) / tl.maximum(
+            farthest - nearest, 1e-20
+        )  # finite also if all are as far
         while tl.min(pair, 0) < stop:
             is_in = pair < stop
             lo = tl.zeros([BLOCK], tl.int32) + first  # the first Gaussian whose end lies beyond the pair

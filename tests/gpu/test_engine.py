@@ -159,8 +159,12 @@ def test_a_frame_that_needs_more_room_is_drawn_again(avatar, monkeypatch):
     monkeypatch.setattr(triton_tile_lists, "ROUNDING", 64)
     far = replace(tiny_params(0), trans=torch.tensor([0.0, 0.0, 30.0]))
     near = replace(tiny_params(0), trans=torch.tensor([0.0, 0.0, 1.2]))
-    shots = [Shot(params, tiny_camera(480, 320)) for params in (far, near, far, near)]
+    beside = replace(
+        tiny_params(0), trans=torch.tensor([0.3, 0.5, 3.0])
+    )  # nothing is drawn in the upper left corner
+    shots = [Shot(params, tiny_camera(480, 320)) for params in (far, beside, far, near, far)]
     pictures = list(Engine(avatar, 480, 320).pictures(shots))
+    assert (pictures[1][0] == 255).all() and (pictures[1] < 255).any()
     for shot, picture in zip(shots, pictures, strict=True):
         plain = to_uint8(render_plain(avatar, shot.params, shot.camera))
         assert np.abs(picture.astype(int) - plain).max() <= 1

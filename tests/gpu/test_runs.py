@@ -33,6 +33,13 @@ sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
+WITHOUT_TRITON = """
+import runpy, sys
+sys.modules["triton"] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -44,18 +51,22 @@ class Place:
         """Snapshots of one training."""
         return self.root / name / "model_dump" / SUBJECT
 
-    def command(self, name: str, *more: str) -> list[str]:
-        """Words of main/train.py: one epoch, snapshots between."""
-        places = {
+    def places(self, name: str) -> list[str]:
+        """Words of a command about this subject and a training of it."""
+        options = {
             "subject_id": SUBJECT,
             "device": DEVICE,
             "paths.subjects": str(self.root / "subjects"),
             "paths.output": str(self.root / name),
             "skinning_field_path": str(self.root / "field"),
         }
-        options = {**places, **SMALL, "optim.n_epochs": "1", "save_every": "3"}
+        return [word for option, value in options.items() for word in (f"--{option}", value)]
+
+    def command(self, name: str, *more: str) -> list[str]:
+        """Words of main/train.py: one epoch, snapshots between."""
+        options = {**SMALL, "optim.n_epochs": "1", "save_every": "3"}
         words = [word for option, value in options.items() for word in (f"--{option}", value)]
-        return [str(ROOT / "main/train.py"), *words, "--no_report", *more]
+        return [str(ROOT / "main/train.py"), *self.places(name), *words, "--no_report", *more]
 
     def train(self, name: str, *more: str) -> dict[str, Any]:
         """A training in a process of its own; its last snapshot."""
@@ -124,3 +135,18 @@ def test_too_little_memory_ends_in_one_line(place: Place, options: tuple[str, ..
     last = done.stderr.strip().splitlines()[-1]
     assert "out of GPU memory" in last and "--low_memory" in last
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(DEVICE != "cuda", reason="without a GPU, nothing needs Triton")
+def test_without_triton_training_and_animation_go_on_with_a_warning(place: Place) -> None:
+    """As with a PyTorch that came without it; steps and frames are drawn by torch functions."""
+    places = place.places("no_triton")
+    small = [word for name in SMALL if "avatar" in name for word in (f"--{name}", SMALL[name])]
+    animation = [str(ROOT / "main/animation.py"), *places, *small, "--output", str(place.root / "video")]
+    for command in (place.command("no_triton", "--save_every", "0"), animation):
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_TRITON, *command], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "triton" in done.stderr and "slower" in done.stderr and "Traceback" not in done.stderr
+    assert (place.root / "video" / SUBJECT / "motion.mp4").stat().st_size > 0
