@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.io.parameters import SMPLX_SHAPES
 from common.joints import POSE_PARAMS
 from common.pose import SmplxParams, SmplxPose, rotation_from_6d, rotation_to_6d
-from common.rotation import rotmat_to_rotvec
+from common.rotation import rotmat_to_rotvec, rotvec_to_rotmat
 
 PREFIX = "smplx_param_dict."  # of the table's keys in a snapshot's network (SPEC 5)
 STORED_SHAPES: dict[str, tuple[int, ...]] = {
@@ -42,9 +42,7 @@ class PoseTable(nn.Module):
 
     def __init__(self, params: Mapping[str, Mapping[int, SmplxParams]]) -> None:
         super().__init__()
-        self._fill(
-            {key: {i: _stored(value) for i, value in frames.items()} for key, frames in params.items()}
-        )
+        self._fill({split: _stored(frames) for split, frames in params.items()})
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor], prefix: str = PREFIX) -> PoseTable:
@@ -162,14 +160,22 @@ def pose_of_row(row: Tensor) -> SmplxPose:
     return SmplxPose(rotation_from_6d(six), row[ROW_COLUMNS["expr"]], row[ROW_COLUMNS["trans"]])
 
 
-def _stored(params: SmplxParams) -> dict[str, Tensor]:
-    """A frame's parameters as they are kept: rotations in 6D."""
-    rotations = SmplxPose.from_params(params).rotation.split(list(POSE_PARAMS.values()))
-    six = {
-        name: rotation_to_6d(rotation).reshape(STORED_SHAPES[name])
-        for name, rotation in zip(POSE_PARAMS, rotations, strict=True)
+def _stored(frames: Mapping[int, SmplxParams]) -> dict[int, dict[str, Tensor]]:
+    """Frames' parameters as they are kept: rotations in 6D."""
+    if not frames:
+        return {}
+    axis_angle = torch.stack(
+        [torch.cat([getattr(one, name).reshape(-1, 3) for name in POSE_PARAMS]) for one in frames.values()]
+    )
+    six = rotation_to_6d(rotvec_to_rotmat(axis_angle)).split(list(POSE_PARAMS.values()), dim=1)
+    columns = {
+        name: part.reshape(-1, *STORED_SHAPES[name]).unbind(0)
+        for name, part in zip(POSE_PARAMS, six, strict=True)
     }
-    return {**six, "expr": params.expr, "trans": params.trans}
+    return {
+        index: {**{name: parts[i] for name, parts in columns.items()}, "expr": one.expr, "trans": one.trans}
+        for i, (index, one) in enumerate(frames.items())
+    }
 
 
 def _check_stored(values: Mapping[str, Tensor], where: str) -> None:

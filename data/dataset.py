@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,9 +17,11 @@ from common.errors import UserError
 from common.io.files import FRAME_INDEX, inside, open_file
 from common.io.image import check_image, read_rgb
 from common.io.json import read_numbers
-from common.io.parameters import read_smplx_params
+from common.io.kept_array import kept_array, kept_text
+from common.io.parameters import pack_params, read_smplx_params, unpack_params
 from common.joints import N_JOINTS, N_SHAPE
 from common.pose import SmplxParams
+from data.files_state import files_state
 from data.frame import CAPTURED, Frame, FrameFiles, FrameKey, failures, frame_problems, load_frame
 
 GENERATED = ("generated_0", "generated_1")
@@ -26,6 +29,7 @@ TRAIN_SPLITS = (CAPTURED, *GENERATED)
 TEST = "test"
 FACE_PATCH_SIZE = 256  # pixels
 _TEXTURE, _TEXTURE_MASK, _SEG = "smplx_texture_inpaint.png", "smplx_texture_mask.png", "smplx_seg_inpaint.png"
+_DATA = Path(__file__).resolve().parent
 _SOME = 3  # this many problems are told in one line
 
 
@@ -43,12 +47,17 @@ class Textures:
 
 
 class Subject:
-    """A subject's folder. Nothing is read before it is asked for; whatever is wrong is a UserError."""
+    """A subject's folder. Nothing is read before it is asked for; whatever is wrong is a UserError.
 
-    def __init__(self, root: Path, face_patch_size: int = FACE_PATCH_SIZE) -> None:
+    kept: a folder for what thousands of small files gave, so that they are read again only when one has changed.
+    """
+
+    def __init__(self, root: Path, face_patch_size: int = FACE_PATCH_SIZE, kept: Path | None = None) -> None:
         self.root = root
         self.face_patch_size = face_patch_size
+        self.kept = kept
         self._ahead: dict[FrameKey, Future[Frame]] = {}
+        self._states: dict[str, str | None] = {}  # of the splits' files
 
     def _path(self, *parts: str) -> Path:
         """A file or folder of the subject; UserError if it is a link that leads out of the subject's folder."""
@@ -85,8 +94,38 @@ class Subject:
     def smplx_params(self, splits: Sequence[str] = TRAIN_SPLITS) -> dict[str, dict[int, SmplxParams]]:
         """SMPL-X parameters of every parameter file of the splits, also of frames that are not listed."""
         return {
-            split: {i: read_smplx_params(path) for i, path in self._param_files(split)} for split in splits
+            split: unpack_params(self.kept_array("params", (split,), partial(self._packed_params, split)))
+            for split in splits
         }
+
+    def _packed_params(self, split: str) -> np.ndarray:
+        return pack_params({i: read_smplx_params(path) for i, path in self._param_files(split)})
+
+    def kept_text(self, name: str, splits: Sequence[str], compute: Callable[[], str]) -> str:
+        """`compute()`, or what it gave when the files of the splits and this code were as they are."""
+        state = self._state(splits)
+        if self.kept is None or state is None:
+            return compute()
+        return kept_text(self.kept, f"{name}_{'_'.join(splits)}", state, compute)
+
+    def kept_array(
+        self, name: str, splits: Sequence[str], compute: Callable[[], np.ndarray], of: object = ""
+    ) -> np.ndarray:
+        """As `kept_text`, an array; `of`: what else it depends on."""
+        state = self._state(splits)
+        if self.kept is None or state is None:
+            return compute()
+        return kept_array(self.kept, f"{name}_{'_'.join(splits)}", f"{state} {of}", compute, is_only=True)
+
+    def _state(self, splits: Sequence[str]) -> str | None:
+        """What changes with every change of the splits' files or of this code; None if that cannot be told."""
+        if self.kept is None:
+            return None
+        for split in splits:
+            if split not in self._states:
+                self._states[split] = files_state([self.root / split])
+        states = [self._states[split] for split in splits] + [_code_state()]
+        return f"{self.face_patch_size} {' '.join(map(str, states))}" if all(states) else None
 
     @property
     def identity(self) -> Identity:
@@ -202,6 +241,12 @@ class Subject:
         if not folder.is_dir():
             raise UserError(f"missing folder: {folder}; put the split's SMPL-X parameters there")
         return [(index, inside(self.root, folder / f"{index}.json")) for index in sorted(_indices(folder))]
+
+
+@cache
+def _code_state() -> str | None:
+    """Of the modules that read and check a subject."""
+    return files_state([_DATA.parent / "common", *_DATA.glob("*.py")], ".py")
 
 
 def training_list(subject: Subject, is_balanced: bool = True) -> list[FrameKey]:

@@ -12,7 +12,9 @@ from data.frame import FrameFiles
 
 def subject_fingerprint(subject: Subject, splits: Sequence[str]) -> str:
     """Fingerprint of everything that is read from a subject when training on `splits`."""
-    return files_fingerprint(subject.root, _files(subject, splits))
+    return subject.kept_text(
+        "fingerprint", splits, lambda: files_fingerprint(subject.root, _files(subject, splits))
+    )
 
 
 def _files(subject: Subject, splits: Sequence[str]) -> Iterator[Path]:

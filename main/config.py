@@ -122,5 +122,6 @@ HUMAN_MODEL_FILES = ROOT / "common" / "human_model_files"
 SKINNING_FIELD = ROOT / "tools" / "diffused_skinning_weights"
 DEMO_BODY = ROOT / "data" / "demo_body"
 DEMO_SKINNING_FIELD = ROOT / "data" / "cache" / "demo_skinning_field"
+KEPT_OF_SUBJECTS = ROOT / "data" / "cache" / "subjects"  # what their files gave, from one start to the next
 KEPT_SCALES = ROOT / "data" / "cache" / "initial_scales"  # of new avatars, from one start to the next
 DEMO_MOTION = ROOT / "data" / "demo_motion" / "walk_wave.npz"

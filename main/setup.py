@@ -32,6 +32,7 @@ from main.config import (
     DEMO_BODY,
     DEMO_SKINNING_FIELD,
     HUMAN_MODEL_FILES,
+    KEPT_OF_SUBJECTS,
     SKINNING_FIELD,
     Config,
     Paths,
@@ -170,7 +171,7 @@ def subject_path(args: SubjectArgs) -> Path:
 
 def open_subject(args: SubjectArgs) -> Subject:
     """The subject's data, not checked yet."""
-    return Subject(subject_path(args), args.config.face_patch_size)
+    return Subject(subject_path(args), args.config.face_patch_size, KEPT_OF_SUBJECTS / args.subject_id)
 
 
 def model_folder(args: SubjectArgs, fit_pose_to_test: bool) -> Path:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from common.body_model.body import BodyModel
@@ -25,7 +28,7 @@ from common.training_run import TrainingRun, refuse_changed, resume
 from data.dataset import TEST, TRAIN_SPLITS, Subject, fitting_list, training_list
 from data.fingerprint import subject_fingerprint
 from data.frame import CAPTURED, FrameFiles
-from data.packed_frame import GIB, FrameStore, pack
+from data.packed_frame import GIB, READERS, FrameStore, pack
 from main.jobs import Job, fitting_job, training_job
 from main.train_options import TrainArgs
 
@@ -127,14 +130,24 @@ def perceptual_crops(subject: Subject, keys: Sequence[FrameKey], sight: Sight) -
     """What LPIPS has to look at in photos, and in other frames of each size, as far as their masks tell."""
     from common.gpu.crop import Crop
 
+    frames = list(dict.fromkeys(keys))
+
+    def read() -> np.ndarray:
+        with ThreadPoolExecutor(READERS) as readers:
+            return np.array(list(readers.map(partial(_mask_box, subject), frames)))
+
+    boxes = subject.kept_array("boxes", list(dict(frames)), read, frames)
     crops: dict[Kind, Crop] = {}
-    for split, index in dict.fromkeys(keys):
-        mask = FrameFiles(subject.root, split, index).mask
-        size = image_size(mask)
-        crop = crops.setdefault((split == CAPTURED, *size), Crop(size, sight))
-        if not (crop.expected.area and crop.is_whole):
-            crop.expect(Box.around(read_mask(mask)[0] > 0))
+    for (split, _), (height, width, *box) in zip(frames, boxes.tolist(), strict=True):
+        size = (height, width)
+        crops.setdefault((split == CAPTURED, *size), Crop(size, sight)).expect(Box(*box))
     return crops
+
+
+def _mask_box(subject: Subject, key: FrameKey) -> tuple[int, ...]:
+    """Height and width of a frame's mask, and the box around it."""
+    mask = FrameFiles(subject.root, *key).mask
+    return (*image_size(mask), *Box.around(read_mask(mask)[0] > 0))
 
 
 def make_run(

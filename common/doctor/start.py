@@ -23,8 +23,15 @@ def check_before_training(subject: Subject, splits: Sequence[str]) -> None:
 
     Looked at: that every file is there, of the right size and not truncated; all values of json files; the mask of
     the photo. Other pixels and the fitted body's silhouette take too long and are left to tools/doctor.py.
-    UserError with the first few problems.
+    UserError with the first few problems. Files that have not changed since they were found right are not read.
     """
+    warnings = subject.kept_text("check", splits, lambda: _checked(subject, splits))
+    if warnings:
+        logger.warning("%s: %s", subject.root, warnings)
+
+
+def _checked(subject: Subject, splits: Sequence[str]) -> str:
+    """The first few warnings of a subject that can be trained."""
     subject.check(splits)
     findings = Findings()
     if CAPTURED in splits:
@@ -39,8 +46,7 @@ def check_before_training(subject: Subject, splits: Sequence[str]) -> None:
     )
     if errors:
         raise UserError(f"{subject.root}: {_some(errors)}; {advice}")
-    if warnings:
-        logger.warning("%s: %s; %s", subject.root, _some(warnings), advice)
+    return f"{_some(warnings)}; {advice}" if warnings else ""
 
 
 def _some(messages: list[str]) -> str:

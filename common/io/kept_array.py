@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,17 +14,41 @@ from common.errors import UserError
 from common.io.array import read_array, write_array
 
 
-def kept_array(folder: Path, name: str, source: np.ndarray, compute: Callable[[], np.ndarray]) -> np.ndarray:
+def kept_array(
+    folder: Path,
+    name: str,
+    source: np.ndarray | str,
+    compute: Callable[[], np.ndarray],
+    is_only: bool = False,
+) -> np.ndarray:
     """`compute()`, or what it made of the same `source` before; `name` tells what it is, a change of it included.
 
     A file that is missing or broken is made again, and a folder that cannot be written to only costs time.
+    is_only: what was made of other sources, under this name in this folder, is not needed any more.
     """
-    of_what = f"{source.dtype.str} {source.shape}".encode() + np.ascontiguousarray(source).tobytes()
-    path = folder / f"{name}_{hashlib.sha256(of_what).hexdigest()[:24]}.npy"
+    path = folder / f"{name}_{hashlib.sha256(_bytes(source)).hexdigest()[:24]}.npy"
     with suppress(UserError, OSError):
         if path.is_file():
             return read_array(path)
     array = compute()
-    with suppress(UserError):
+    with suppress(UserError, OSError):
+        if is_only:
+            for other in folder.glob(f"{glob.escape(name)}_{'[0-9a-f]' * 24}.npy"):
+                other.unlink()
         write_array(path, array)
     return array
+
+
+def kept_text(folder: Path, name: str, source: str, compute: Callable[[], str]) -> str:
+    """As `kept_array` with `is_only`, a text."""
+
+    def encoded() -> np.ndarray:
+        return np.frombuffer(compute().encode(), np.uint8)
+
+    return kept_array(folder, name, source, encoded, is_only=True).tobytes().decode()
+
+
+def _bytes(source: np.ndarray | str) -> bytes:
+    if isinstance(source, str):
+        return source.encode()
+    return f"{source.dtype.str} {source.shape}".encode() + np.ascontiguousarray(source).tobytes()

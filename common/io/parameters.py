@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from common.camera import Camera
@@ -29,6 +32,28 @@ def read_smplx_params(path: Path) -> SmplxParams:
     return SmplxParams(
         **{name: numbers(content[name], shape, f"{path}: {name}") for name, shape in SMPLX_SHAPES.items()}
     )
+
+
+def pack_params(params: Mapping[int, SmplxParams]) -> np.ndarray:
+    """Frame indices and all their parameters (F, 1 + 218) as float64, which holds both exactly."""
+    rows = [
+        np.concatenate([[index], *(getattr(one, name).reshape(-1).numpy() for name in SMPLX_SHAPES)])
+        for index, one in params.items()
+    ]
+    return np.array(rows, np.float64).reshape(len(rows), 1 + sum(map(math.prod, SMPLX_SHAPES.values())))
+
+
+def unpack_params(rows: np.ndarray) -> dict[int, SmplxParams]:
+    """What `pack_params` packed."""
+    values = torch.from_numpy(rows[:, 1:]).float().split(list(map(math.prod, SMPLX_SHAPES.values())), dim=1)
+    columns = {
+        name: part.reshape(-1, *shape).unbind(0)
+        for (name, shape), part in zip(SMPLX_SHAPES.items(), values, strict=True)
+    }
+    return {
+        int(index): SmplxParams(**{name: entries[i] for name, entries in columns.items()})
+        for i, index in enumerate(rows[:, 0])
+    }
 
 
 def write_smplx_params(path: Path, params: SmplxParams) -> None:
