@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -43,9 +43,29 @@ class Scene:
             channels=leaves.get("channels", self.channels),
         )
 
+    def to(self, device: torch.device | str) -> Scene:
+        """The same scene on another device."""
+        moved = replace(self, camera=self.camera.to(device), background=self.background.to(device))
+        return moved.with_leaves({name: tensor.to(device) for name, tensor in self.leaves().items()})
+
     def render(self, backend: str, detached: list[bool] | None = None) -> Tensor:
         """Image (C, H, W)."""
         return rasterize(self.gaussians, self.camera, self.channels, detached, self.background, backend)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A rasterizer as the tests call it."""
+
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    tolerance: float  # what rounding may change, of values up to about 1 and relative for gradients
+    size: dict[str, int] = field(default_factory=dict)  # of scenes, where others are too large
+
+    def scene(self, seed: int, **options: int | bool) -> Scene:
+        """`random_scene` where and as this backend draws it."""
+        return random_scene(seed, dtype=self.dtype, **{**options, **self.size}).to(self.device)  # type: ignore[arg-type]
 
 
 def gradients(

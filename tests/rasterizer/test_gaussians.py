@@ -10,27 +10,24 @@ from torch import Tensor
 
 from common.camera import Camera
 from common.gaussians import Gaussians
-from common.rasterizer import Splats, backend_names, interface, rasterize, register_backend, torch_backend
-from tests.rasterizer.scenes import Scene, gradients, random_scene, relative_error, scalar_image
-
-BACKENDS = ("torch", "numba")
+from common.rasterizer import Splats, backend_names, interface, register_backend, torch_backend
+from tests.rasterizer.scenes import Backend, Scene, gradients, random_scene, relative_error, scalar_image
 
 
 def _weight(scene: Scene, seed: int = 7) -> Tensor:
     shape = (scene.channels.shape[1], scene.camera.height, scene.camera.width)
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=scene.channels.dtype)
+    return torch.randn(shape, generator=generator, dtype=scene.channels.dtype).to(scene.channels.device)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("is_general", [True, False])
-def test_image_equals_the_scalar_loop(backend: str, is_general: bool) -> None:
-    scene = random_scene(1, n=40, height=18, width=23, is_general=is_general)
-    assert torch.allclose(scene.render(backend), scalar_image(scene), rtol=0, atol=1e-12)
+def test_image_equals_the_scalar_loop(backend: Backend, is_general: bool) -> None:
+    scene = backend.scene(1, n=40, height=18, width=23, is_general=is_general)
+    image = scene.render(backend.name).cpu().double()
+    assert torch.allclose(image, scalar_image(scene.to("cpu")), rtol=0, atol=backend.tolerance)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_one_gaussian_has_the_known_value_at_its_centre_and_beside_it(backend: str) -> None:
+def test_one_gaussian_has_the_known_value_at_its_centre_and_beside_it(backend: Backend) -> None:
     camera = Camera.identity((100.0, 100.0), (8.5, 8.5), 17, 20)
     variance_px = (100.0 * 0.04 / 2.0) ** 2
     opacity = (variance_px**2 / ((variance_px + 0.1) ** 2 + 1e-6) + 1e-6) ** 0.5
@@ -40,13 +37,12 @@ def test_one_gaussian_has_the_known_value_at_its_centre_and_beside_it(backend: s
         rgb=torch.zeros(1, 3),
         opacity=torch.tensor([0.6]),
     )
-    image = rasterize(
-        gaussians, camera, torch.tensor([[3.0]]), background=torch.tensor([1.0]), backend=backend
-    )
+    scene = Scene(gaussians, camera, torch.tensor([[3.0]]), torch.tensor([1.0])).to(backend.device)
+    image = scene.render(backend.name)
     centre = 0.6 * opacity
     beside = centre * torch.exp(torch.tensor(-0.5 * 4.0 / (variance_px + 0.1))).item()
-    assert image[0, 8, 8].item() == pytest.approx(3 * centre + 1 - centre, abs=1e-6)
-    assert image[0, 8, 10].item() == pytest.approx(3 * beside + 1 - beside, abs=1e-6)
+    assert image[0, 8, 8].item() == pytest.approx(3 * centre + 1 - centre, abs=1e-5)
+    assert image[0, 8, 10].item() == pytest.approx(3 * beside + 1 - beside, abs=1e-5)
 
 
 def test_exact_gradients_of_the_reference_pass_gradcheck() -> None:
@@ -96,63 +92,62 @@ def test_numba_equals_the_reference_in_float32() -> None:
         assert relative_error(grads[name], expected[name]) < 1e-3, name
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_permuting_channels_permutes_the_image_and_keeps_geometry_gradients(backend: str) -> None:
-    scene, order = random_scene(4, n_channels=5), torch.tensor([3, 0, 4, 1, 2])
+def test_permuting_channels_permutes_the_image_and_keeps_geometry_gradients(backend: Backend) -> None:
+    scene, order = backend.scene(4, n_channels=5), torch.tensor([3, 0, 4, 1, 2])
     detached = [False, True, True, False, False]
     permuted = replace(scene, channels=scene.channels[:, order], background=scene.background[order])
-    image, grads = gradients(scene, backend, _weight(scene), detached)
-    image_p, grads_p = gradients(permuted, backend, _weight(scene)[order], [detached[i] for i in order])
-    assert torch.allclose(image[order], image_p, atol=1e-13)
-    assert torch.allclose(grads["channels"][:, order], grads_p["channels"], atol=1e-12)
+    image, grads = gradients(scene, backend.name, _weight(scene), detached)
+    image_p, grads_p = gradients(permuted, backend.name, _weight(scene)[order], [detached[i] for i in order])
+    assert (image[order] - image_p).abs().max() < backend.tolerance
+    assert relative_error(grads_p["channels"], grads["channels"][:, order]) < backend.tolerance
     for name in ("mean", "scale", "rotation", "opacity"):
-        assert relative_error(grads_p[name], grads[name]) < 1e-10, name
+        assert relative_error(grads_p[name], grads[name]) < backend.tolerance, name
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_detached_channels_send_gradient_to_channels_only(backend: str) -> None:
-    scene = random_scene(5)
+def test_detached_channels_send_gradient_to_channels_only(backend: Backend) -> None:
+    scene = backend.scene(5)
     weight = _weight(scene)
-    _, grads = gradients(scene, backend, weight, [False, True, False, True])
-    _, attached = gradients(scene, backend, weight)
+    _, grads = gradients(scene, backend.name, weight, [False, True, False, True])
+    _, attached = gradients(scene, backend.name, weight)
     only_attached = weight.clone()
     only_attached[[1, 3]] = 0
-    _, expected = gradients(scene, backend, only_attached)
-    assert torch.allclose(grads["channels"], attached["channels"], atol=1e-12)
+    _, expected = gradients(scene, backend.name, only_attached)
+    assert relative_error(grads["channels"], attached["channels"]) < backend.tolerance
     for name in ("mean", "scale", "rotation", "opacity"):
-        assert relative_error(grads[name], expected[name]) < 1e-10, name
-    _, nothing = gradients(scene, backend, weight, [True] * 4)
+        assert relative_error(grads[name], expected[name]) < backend.tolerance, name
+    _, nothing = gradients(scene, backend.name, weight, [True] * 4)
     assert all(nothing[name].abs().max() == 0 for name in ("mean", "scale", "rotation", "opacity"))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_permuting_gaussians_changes_nothing(backend: str) -> None:
-    scene = random_scene(6)
+def test_permuting_gaussians_changes_nothing(backend: Backend) -> None:
+    scene = backend.scene(6)
     order = torch.randperm(len(scene.channels), generator=torch.Generator().manual_seed(0))
     shuffled = replace(scene, gaussians=scene.gaussians.select(order), channels=scene.channels[order])
-    image, grads = gradients(scene, backend, _weight(scene))
-    image_s, grads_s = gradients(shuffled, backend, _weight(scene))
-    assert torch.allclose(image, image_s, atol=1e-13)
+    image, grads = gradients(scene, backend.name, _weight(scene))
+    image_s, grads_s = gradients(shuffled, backend.name, _weight(scene))
+    assert (image - image_s).abs().max() < backend.tolerance
     for name in grads:
-        assert relative_error(grads_s[name], grads[name][order]) < 1e-10, name
+        assert relative_error(grads_s[name], grads[name][order]) < backend.tolerance, name
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_equally_deep_gaussians_keep_their_order(backend: str) -> None:
+def test_equally_deep_gaussians_keep_their_order(backend: Backend) -> None:
     n = 40
     gaussians = Gaussians(
         torch.tensor([[0.0, 0.0, 1.0]]).repeat(n, 1), torch.full((n, 1), 0.05), torch.zeros(n, 3)
     )
     camera = Camera.identity((40.0, 40.0), (10.0, 10.0), 20, 20)
-    image = rasterize(gaussians, camera, torch.eye(n), backend=backend)[:, 10, 10]
+    scene = Scene(gaussians, camera, torch.eye(n), torch.zeros(n)).to(backend.device)
+    image = scene.render(backend.name)[:, 10, 10]
     assert image[0] > 0.9 and image[1] > image[2:].sum()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_moving_camera_and_scene_together_changes_nothing(backend: str) -> None:
-    scene = random_scene(8, is_general=False)
-    world_R = scene.camera.R.T @ torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
-    world_t = torch.tensor([1.0, 2.0, -3.0], dtype=torch.float64)
+def test_moving_camera_and_scene_together_changes_nothing(backend: Backend) -> None:
+    scene = backend.scene(8, is_general=False)
+    like, generator = scene.camera.R, torch.Generator().manual_seed(0)
+    world_R = like.T @ torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))[0].to(
+        like
+    )
+    world_t = torch.tensor([1.0, 2.0, -3.0]).to(like)
     moved = replace(
         scene,
         gaussians=replace(scene.gaussians, mean=scene.gaussians.mean @ world_R.T + world_t),
@@ -162,67 +157,65 @@ def test_moving_camera_and_scene_together_changes_nothing(backend: str) -> None:
             t=scene.camera.t - scene.camera.R @ world_R.T @ world_t,
         ),
     )
-    assert torch.allclose(scene.render(backend), moved.render(backend), atol=1e-9)
+    assert relative_error(moved.render(backend.name), scene.render(backend.name)) < backend.tolerance
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_equal_scales_match_a_single_scale_and_any_rotation(backend: str) -> None:
-    scene = random_scene(9, is_general=False)
-    n = len(scene.channels)
+def test_equal_scales_match_a_single_scale_and_any_rotation(backend: Backend) -> None:
+    scene = backend.scene(9, is_general=False)
+    n, like = len(scene.channels), scene.channels
     general = replace(
         scene,
         gaussians=replace(
             scene.gaussians,
             scale=scene.gaussians.scale.expand(n, 3),
-            rotation=torch.randn(n, 4, dtype=torch.float64),
-            opacity=torch.ones(n, dtype=torch.float64),
+            rotation=torch.randn(n, 4, generator=torch.Generator().manual_seed(0)).to(like),
+            opacity=like.new_ones(n),
         ),
     )
-    image, grads = gradients(scene, backend, _weight(scene))
-    image_g, grads_g = gradients(general, backend, _weight(scene))
-    assert torch.allclose(image, image_g, atol=1e-10)
-    assert relative_error(grads_g["mean"], grads["mean"]) < 1e-8
-    assert relative_error(grads_g["scale"].sum(1, keepdim=True), grads["scale"]) < 1e-8
-    assert grads_g["rotation"].abs().max() < 1e-8 * grads["scale"].abs().max()
+    image, grads = gradients(scene, backend.name, _weight(scene))
+    image_g, grads_g = gradients(general, backend.name, _weight(scene))
+    assert (image - image_g).abs().max() < backend.tolerance
+    assert relative_error(grads_g["mean"], grads["mean"]) < backend.tolerance
+    assert relative_error(grads_g["scale"].sum(1, keepdim=True), grads["scale"]) < backend.tolerance
+    assert grads_g["rotation"].abs().max() < backend.tolerance * grads["scale"].abs().max()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("where", ["none at all", "behind", "beside", "not finite"])
-def test_nothing_to_draw_gives_the_background_and_zero_gradients(backend: str, where: str) -> None:
+def test_nothing_to_draw_gives_the_background_and_zero_gradients(backend: Backend, where: str) -> None:
     mean = {
         "none at all": torch.zeros(0, 3),
         "behind": torch.tensor([[0.0, 0.0, -1.0], [0.0, 0.0, 0.2]]),
         "beside": torch.tensor([[80.0, 0.0, 1.0], [0.0, -90.0, 2.0]]),
         "not finite": torch.tensor([[float("nan"), 0.0, 1.0], [float("inf"), 0.0, 1.0]]),
-    }[where].requires_grad_()
-    channels = torch.ones(len(mean), 2, requires_grad=True)
+    }[where]
     gaussians = Gaussians(mean, torch.full((len(mean), 1), 0.01), torch.ones(len(mean), 3))
     camera = Camera.identity((50.0, 50.0), (10.0, 10.0), 21, 33)
-    background = torch.tensor([0.25, 0.75])
-    image = rasterize(gaussians, camera, channels, background=background, backend=backend)
-    assert torch.equal(image, background[:, None, None].expand(2, 21, 33))
-    image.sum().backward()
-    assert mean.grad is not None and torch.equal(mean.grad, torch.zeros_like(mean))
+    scene = Scene(gaussians, camera, torch.ones(len(mean), 2), torch.tensor([0.25, 0.75])).to(backend.device)
+    image, grads = gradients(scene, backend.name, _weight(scene))
+    assert torch.equal(image, scene.background[:, None, None].expand(2, 21, 33))
+    assert torch.equal(grads["mean"], torch.zeros_like(scene.gaussians.mean))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_strided_inputs_give_the_same_image(backend: str) -> None:
-    scene = random_scene(10)
+def test_strided_inputs_without_gradients_give_the_same_image(backend: Backend) -> None:
+    scene = backend.scene(10)
     strided = {
         name: torch.stack([leaf, torch.zeros_like(leaf)], -1)[..., 0] for name, leaf in scene.leaves().items()
     }
     assert not strided["mean"].is_contiguous()
-    image, grads = gradients(scene, backend, _weight(scene).permute(0, 2, 1).contiguous().permute(0, 2, 1))
-    assert torch.equal(scene.with_leaves(strided).render(backend), image)
+    weight = _weight(scene).permute(0, 2, 1).contiguous().permute(0, 2, 1)
+    image, grads = gradients(scene, backend.name, weight)
+    assert torch.equal(scene.with_leaves(strided).render(backend.name), image)
     assert all(torch.isfinite(grad).all() for grad in grads.values())
 
 
-def test_background_gradient_of_transmittance_reaches_geometry() -> None:
-    scene = replace(random_scene(11, n_channels=1), channels=torch.zeros(150, 1, dtype=torch.float64))
-    _, grads = gradients(scene, "numba", _weight(scene))
+@pytest.mark.parametrize("backend", ["numba", "triton"], indirect=True)
+def test_background_gradient_of_transmittance_reaches_geometry(backend: Backend) -> None:
+    scene = backend.scene(11, n_channels=1)
+    scene = replace(scene, channels=torch.zeros_like(scene.channels))
+    _, grads = gradients(scene, backend.name, _weight(scene))
     _, expected = gradients(scene, "torch", _weight(scene))
     assert expected["mean"].abs().max() > 0
-    assert relative_error(grads["mean"], expected["mean"]) < 1e-9
+    assert relative_error(grads["mean"], expected["mean"]) < backend.tolerance
 
 
 def test_results_do_not_depend_on_the_number_of_threads() -> None:

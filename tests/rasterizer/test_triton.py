@@ -1,9 +1,11 @@
-"""The Triton kernels: on a GPU, or small scenes in Triton's interpreter (run by test_triton_interpreted.py)."""
+"""The Triton kernels beyond what test_gaussians.py asks of every backend.
+
+On a GPU, or small scenes in Triton's interpreter (run by test_triton_interpreted.py).
+"""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,11 +15,7 @@ import torch
 from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed")
-HAS_GPU = torch.cuda.is_available()
-if not HAS_GPU and os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("no CUDA device; test_triton_interpreted.py runs these tests", allow_module_level=True)
 
-from common.camera import Camera
 from common.gaussians import Gaussians
 from common.rasterizer import (
     Scene as Drawing,
@@ -26,7 +24,6 @@ from common.rasterizer import (
     rasterize,
     rasterize_together,
     triton_backend,
-    triton_images,
     triton_loader,
     triton_tile_lists,
 )
@@ -34,8 +31,10 @@ from tests.golden.conftest import GOLDEN_DIR
 from tests.golden.test_rasterizer import CUDA_FILES, GRADIENT_TOLERANCE, IMAGE_TOLERANCE, Case
 from tests.rasterizer.scenes import Scene, gradients, random_scene, relative_error
 
+HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
 PROBE = triton_loader._works
+pytestmark = pytest.mark.usefixtures("triton_device")
 needs_gpu = pytest.mark.skipif(not HAS_GPU, reason="needs a CUDA device")
 Size = tuple[int, int, int]  # Gaussians, height, width
 SIZES: list[Size] = [(60, 18, 23), (60, 7, 34)]
@@ -43,33 +42,12 @@ if HAS_GPU:
     SIZES += [(3000, 137, 203), (20, 1, 1)]
 
 
-@pytest.fixture(autouse=True)
-def _without_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failure of the kernels must not be hidden by the torch rasterizer taking over."""
-    monkeypatch.setattr(triton_loader, "_works", lambda splats: True)
-
-
-@pytest.fixture(autouse=True)
-def _little_for_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It runs one program after the other, one for everything that there is room for, and multiplies one by one."""
-    if not HAS_GPU:
-        monkeypatch.setattr(triton_tile_lists, "ROUNDING", 16)
-        monkeypatch.setattr(triton_images, "ATTENUATED", 16)
-
-
 @pytest.fixture
-def fresh_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+def fresh_probe(triton_device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check whether the kernels work, as at the start of a program."""
     monkeypatch.setattr(triton_loader, "_works", PROBE)
     monkeypatch.setattr(triton_loader, "_working", {})
     triton_loader._warn.cache_clear()
-
-
-def on_device(scene: Scene) -> Scene:
-    """The scene where the kernels run."""
-    leaves = {name: tensor.to(DEVICE) for name, tensor in scene.leaves().items()}
-    moved = replace(scene, camera=scene.camera.to(DEVICE), background=scene.background.to(DEVICE))
-    return moved.with_leaves(leaves)
 
 
 def scene_and_weight(seed: int, size: Size, n_channels: int, is_general: bool) -> tuple[Scene, Tensor]:
@@ -81,7 +59,7 @@ def scene_and_weight(seed: int, size: Size, n_channels: int, is_general: bool) -
 
 def check_equal(scene: Scene, weight: Tensor, detached: list[bool] | None = None) -> None:
     """Image and gradients agree with the CPU kernels."""
-    image, grads = gradients(on_device(scene), "triton", weight.to(DEVICE), detached)
+    image, grads = gradients(scene.to(DEVICE), "triton", weight.to(DEVICE), detached)
     expected_image, expected = gradients(scene, "numba", weight, detached)
     assert image.device.type == DEVICE.type
     assert (image.cpu() - expected_image).abs().max() < 1e-4
@@ -146,56 +124,11 @@ def test_too_many_pairs_are_left_to_torch(
     assert "slower rasterizer" in caplog.text
 
 
-def test_detached_channels_send_no_gradient_to_geometry() -> None:
-    scene, weight = scene_and_weight(5, (40, 12, 16), 3, is_general=True)
-    _, grads = gradients(on_device(scene), "triton", weight.to(DEVICE), [True] * 3)
-    assert grads["channels"].abs().max() > 0
-    assert all(grads[name].abs().max() == 0 for name in ("mean", "scale", "rotation", "opacity"))
-
-
-@pytest.mark.parametrize("where", ["none at all", "behind", "beside", "not finite"])
-def test_nothing_to_draw_gives_the_background_and_zero_gradients(where: str) -> None:
-    mean = {
-        "none at all": torch.zeros(0, 3),
-        "behind": torch.tensor([[0.0, 0.0, -1.0], [0.0, 0.0, 0.2]]),
-        "beside": torch.tensor([[80.0, 0.0, 1.0], [0.0, -90.0, 2.0]]),
-        "not finite": torch.tensor([[float("nan"), 0.0, 1.0], [float("inf"), 0.0, 1.0]]),
-    }[where]
-    mean = mean.to(DEVICE).requires_grad_()
-    n = len(mean)
-    gaussians = Gaussians(mean, torch.full((n, 1), 0.01, device=DEVICE), torch.ones(n, 3, device=DEVICE))
-    camera = Camera.identity((50.0, 50.0), (10.0, 10.0), 21, 33).to(DEVICE)
-    background = torch.tensor([0.25, 0.75], device=DEVICE)
-    channels = torch.ones(n, 2, device=DEVICE, requires_grad=True)
-    image = rasterize(gaussians, camera, channels, background=background, backend="triton")
-    assert torch.equal(image, background[:, None, None].expand(2, 21, 33))
-    image.sum().backward()
-    assert mean.grad is not None and torch.equal(mean.grad, torch.zeros_like(mean))
-
-
-def test_equally_deep_gaussians_keep_their_order() -> None:
-    n = 40
-    mean = torch.tensor([[0.0, 0.0, 1.0]]).repeat(n, 1).to(DEVICE)
-    gaussians = Gaussians(mean, torch.full((n, 1), 0.05, device=DEVICE), torch.zeros(n, 3, device=DEVICE))
-    camera = Camera.identity((40.0, 40.0), (10.0, 10.0), 20, 20).to(DEVICE)
-    image = rasterize(gaussians, camera, torch.eye(n, device=DEVICE), backend="triton")[:, 10, 10]
-    assert image[0] > 0.9 and image[1] > image[2:].sum()
-
-
-def test_strided_inputs_and_no_gradients_give_the_same_image() -> None:
-    scene = on_device(scene_and_weight(6, (40, 12, 16), 3, is_general=True)[0])
-    strided = {name: torch.stack([leaf, leaf], -1)[..., 0] for name, leaf in scene.leaves().items()}
-    weight = torch.randn(3, 16, 12, device=DEVICE).permute(0, 2, 1)
-    image, grads = gradients(scene.with_leaves(strided), "triton", weight)
-    assert torch.equal(scene.render("triton"), image)
-    assert all(torch.isfinite(grad).all() for grad in grads.values())
-
-
 def test_what_the_kernels_cannot_do_is_left_to_torch() -> None:
-    double = on_device(random_scene(7, n=20, height=9, width=12))
+    double = random_scene(7, n=20, height=9, width=12).to(DEVICE)
     assert torch.equal(double.render("triton"), double.render("torch"))
     scene, _ = scene_and_weight(7, (20, 9, 12), 65, is_general=False)
-    assert torch.equal(on_device(scene).render("triton"), on_device(scene).render("torch"))
+    assert torch.equal(scene.to(DEVICE).render("triton"), scene.to(DEVICE).render("torch"))
 
 
 def test_a_machine_without_working_triton_gets_torch_and_one_warning(
@@ -205,7 +138,7 @@ def test_a_machine_without_working_triton_gets_torch_and_one_warning(
         raise RuntimeError("Failed to find C compiler")
 
     monkeypatch.setattr(triton_loader, "_probe", broken)
-    scene = on_device(scene_and_weight(8, (20, 9, 12), 2, is_general=False)[0])
+    scene = scene_and_weight(8, (20, 9, 12), 2, is_general=False)[0].to(DEVICE)
     with caplog.at_level(logging.WARNING):
         assert torch.equal(scene.render("triton"), scene.render("torch"))
         scene.render("triton")
@@ -214,7 +147,7 @@ def test_a_machine_without_working_triton_gets_torch_and_one_warning(
 
 def test_the_probe_finds_the_kernels_working(fresh_probe: None) -> None:
     with torch.no_grad():
-        on_device(scene_and_weight(9, (20, 9, 12), 2, is_general=True)[0]).render("triton")
+        scene_and_weight(9, (20, 9, 12), 2, is_general=True)[0].to(DEVICE).render("triton")
     assert list(triton_loader._working.values()) == [True]
 
 
@@ -263,7 +196,7 @@ def golden_arrays() -> Callable[[str], dict[str, np.ndarray]]:
 @needs_gpu
 def test_a_captured_graph_repeats_the_call_and_shows_when_its_lists_do_not_fit() -> None:
     scene, weight = scene_and_weight(11, (3000, 64, 80), 3, is_general=False)
-    scene, weight = on_device(scene), weight.to(DEVICE)
+    scene, weight = scene.to(DEVICE), weight.to(DEVICE)
     leaves = {name: leaf.clone().requires_grad_() for name, leaf in scene.leaves().items()}
 
     def call() -> tuple[Tensor, ...]:
@@ -301,7 +234,7 @@ def test_several_sets_and_cameras_in_one_call_are_as_one_by_one() -> None:
     scenes, leaves = [], []
     for (scene, _), detached in zip(cases, flags, strict=True):
         mine = {name: tensor.to(DEVICE).requires_grad_() for name, tensor in scene.leaves().items()}
-        moved = on_device(scene).with_leaves(mine)
+        moved = scene.to(DEVICE).with_leaves(mine)
         scenes.append(Drawing(moved.gaussians, moved.camera, moved.channels, detached))
         leaves.append(mine)
     images = rasterize_together(scenes, backend="triton")
