@@ -27,6 +27,7 @@ from data.frame import CAPTURED, Frame, FrameFiles, FrameKey, failures, frame_pr
 GENERATED = ("generated_0", "generated_1")
 TRAIN_SPLITS = (CAPTURED, *GENERATED)
 TEST = "test"
+FRAME_LIST = "frame_idx_list.txt"
 FACE_PATCH_SIZE = 256  # pixels
 _TEXTURE, _TEXTURE_MASK, _SEG = "smplx_texture_inpaint.png", "smplx_texture_mask.png", "smplx_seg_inpaint.png"
 _DATA = Path(__file__).resolve().parent
@@ -69,7 +70,7 @@ class Subject:
         if not folder.is_dir():
             raise UserError(f"missing split: {folder}; a subject has {', '.join(TRAIN_SPLITS)} and {TEST}")
         if split in GENERATED:
-            return _read_frame_list(self._path(split, "frame_idx_list.txt"))
+            return _read_frame_list(self._path(split, FRAME_LIST))
         indices = set().union(
             *(_indices(self._path(split, kind)) for kind in ("images", "masks", "cam_params"))
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from common.run_state import files_fingerprint
-from data.dataset import CAPTURED, GENERATED, Subject
+from data.dataset import CAPTURED, FRAME_LIST, GENERATED, Subject
 from data.frame import FrameFiles
 
 
@@ -21,7 +21,7 @@ def _files(subject: Subject, splits: Sequence[str]) -> Iterator[Path]:
     for split in splits:
         folder = subject.root / split
         if split in GENERATED:
-            yield folder / "frame_idx_list.txt"
+            yield folder / FRAME_LIST
         yield from (path for path in (folder / "smplx_optimized").rglob("*") if path.is_file())
         for index in subject.frames(split):
             yield from _frame_files(FrameFiles(subject.root, split, index))

@@ -121,7 +121,7 @@ def make_fast(trainer: Trainer, objective: Objective, is_fit: bool, low_memory: 
         trainer.store = FrameStore(
             trainer.subject,
             trainer.device,
-            on_device=(0.25 if low_memory else 1.5) * GIB,
+            on_device=(0.05 if low_memory else 0.4) * GIB,
             on_host=8 * GIB,
         )
 

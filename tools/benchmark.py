@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -15,7 +16,7 @@ import torch
 from common.benchmark.animation import AnimationTimes, measure_animation
 from common.benchmark.rasterizer import RasterizerTimes, measure_rasterizers
 from common.benchmark.scene import front_camera, posed_gaussians
-from common.benchmark.start import StartTimes, measure_field, measure_start
+from common.benchmark.start import measure_field, measure_start, options_of, with_many_frames
 from common.benchmark.steps_alone import WAYS, StepsAlone, measure_alone
 from common.benchmark.table import as_json, as_table
 from common.benchmark.timing import Timer, host_peak_mib, machine
@@ -37,6 +38,7 @@ from main.train_options import TrainArgs
 from main.train_setup import make_fast, make_trainer
 
 STARTS = 5  # after the first, for which kernels may have to be compiled
+MANY_FRAMES = 200  # more than are kept on the device
 Section = Literal["rasterizer", "training", "memory", "animation", "start", "field"]
 SIZES = {"full": "demo_full", "bench": "demo_bench", "small": "demo", "tiny": "demo_tiny"}
 RASTERIZER = {"full": (1024, 576, 2), "bench": (1024, 576, 2), "small": (320, 240, 1), "tiny": (96, 64, 0)}
@@ -101,7 +103,7 @@ def main(args: BenchmarkArgs) -> None:
         "notes": [PERCEPTUAL[args.quick], *NOTES],
     }
     if "start" in sections:
-        results["start"] = start(train, args.quick)
+        results["start"] = measure_start(train, 10 if args.quick else 1000, 0 if args.quick else STARTS)
     if "field" in sections:
         settings = FieldConfig(resolution=16, n_iterations=5) if args.quick else FieldConfig()
         results["field"] = measure_field(load_body(train, 0), settings, device)
@@ -121,26 +123,16 @@ def main(args: BenchmarkArgs) -> None:
     print(f"written to {args.output}")
 
 
-def start(train: TrainArgs, is_once: bool) -> StartTimes:
-    """Start-up, in processes of their own; the subject and the field are there before."""
-    return measure_start([*options_of(train), "--no_lpips"], train.device, 0 if is_once else STARTS)
-
-
 def memory(args: BenchmarkArgs, train: TrainArgs, timer: Timer) -> list[StepsAlone]:
-    """Steps each way in a process of its own; on a CPU there is one way."""
+    """Steps each way in a process of its own, of a subject with many frames; on a CPU there is one way."""
     options, few = options_of(train), max(1, timer.repeats // 10)
     if not timer.is_cuda:
         return [measure_alone("plain", options, timer.repeats, not args.quick)]
     repeats = {"plain": few, "deterministic": max(1, few // 3)}
-    return [measure_alone(way, options, repeats.get(way, timer.repeats), not args.quick) for way in WAYS]
-
-
-def options_of(train: TrainArgs) -> list[str]:
-    """The options for a process of its own; the subject and the field are there afterwards."""
-    setup.open_subject(train)
-    setup.load_field(train)
-    places = ["--paths.subjects", str(train.paths.subjects), "--paths.output", str(train.paths.output)]
-    return ["--subject_id", train.subject_id, "--device", train.device, *places]
+    with TemporaryDirectory(dir=train.paths.subjects) as folder:
+        with_many_frames(setup.subject_path(train), Path(folder) / train.subject_id, MANY_FRAMES)
+        options += ["--paths.subjects", folder]
+        return [measure_alone(way, options, repeats.get(way, timer.repeats), not args.quick) for way in WAYS]
 
 
 def rasterizer(args: BenchmarkArgs, size: str, timer: Timer) -> list[RasterizerTimes]:

@@ -1,7 +1,7 @@
 """main/train.py from starting Python to the end of its first step: run as a program, prints one line of JSON.
 
-The first argument is the time when it was started (`time.time()`), the others are those of main/train.py, which
-ends, with nothing trained, after that step.
+The first argument is the time when it was started (`time.time()`), the second `lpips` or `no_lpips` (with random
+weights, or without), the others are those of main/train.py, which ends, with nothing trained, after that step.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _EnoughError(Exception):
 
 def main() -> None:
     """Tell when each stage was done, in seconds since the start."""
-    started = float(sys.argv.pop(1))
+    started, has_lpips = float(sys.argv.pop(1)), sys.argv.pop(1) == "lpips"
     done = {"python": time.time() - started}
 
     def note(stage: str) -> None:
@@ -41,8 +41,12 @@ def main() -> None:
     import torch
 
     from common.command_line import parse
+    from common.perceptual import random_lpips
     from common.trainer import Trainer
+    from main import setup
 
+    if has_lpips:
+        setup.load_perceptual = lambda _, device, *__: random_lpips("vgg").to(device)
     for name, stage in AFTER.items():
         setattr(train, name, noting(getattr(train, name), stage))
     make_step = Trainer.step

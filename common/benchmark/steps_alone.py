@@ -22,13 +22,15 @@ WAYS = {  # options of main/train.py
 
 @dataclass(frozen=True)
 class StepsAlone:
-    """Median milliseconds of a step, and the most memory at any time, making the step's graphs included."""
+    """Median milliseconds of a step, and the most memory at any time: making the step's graphs, and as many frames
+    as are kept, included. The generated frame is one that came late, and so may be kept on the host."""
 
     way: str
     captured: float
     generated: float
     tensors_mib: float | None  # of GPU memory, in tensors
     reserved_mib: float | None  # of GPU memory, taken by PyTorch
+    device_mib: float | None  # of GPU memory, in use at the end: by CUDA itself and by other programs as well
     host_mib: float  # of the process
 
 
@@ -44,12 +46,11 @@ def main() -> None:
 
     import torch
 
-    from common.benchmark.timing import MIB, Timer, host_peak_mib
+    from common.benchmark.timing import MIB, Timer, host_peak_mib, in_use_mib
     from common.command_line import parse
     from common.determinism import make_deterministic, replace_pools
     from common.perceptual import random_lpips
     from common.run_state import seed_everything
-    from data.dataset import CAPTURED, GENERATED
     from main import setup
     from main.jobs import training_job
     from main.train_options import TrainArgs
@@ -67,14 +68,21 @@ def main() -> None:
     trainer = make_trainer(args, training_job(args, subject, device), subject, perceptual, device)
     is_fast, timer = trainer.fast is not None, Timer(device, repeats)
     found: dict[str, float | None] = {}
-    for kind, split in (("captured", CAPTURED), ("generated", GENERATED[0])):
-        (frame,) = trainer.frames([(split, subject.frames(split)[0])])
+    photo, *generated = sorted(set(trainer.keys))
+    if is_fast:
+        for frame in trainer.frames([photo, generated[0]] * 3):  # makes the graphs, and then keeps all frames
+            trainer.step(frame, 0)
+        for _ in trainer.frames([photo, *generated]):
+            pass
+    for kind, key in (("captured", photo), ("generated", generated[-1])):
+        (frame,) = trainer.frames([key])
         found[kind] = timer.median_ms(lambda frame=frame: trainer.step(frame, 0))  # type: ignore[misc]
         trainer.settle()
     if is_fast and trainer.fast is None:
         sys.exit("fast training steps do not work here")
     found["tensors_mib"] = torch.cuda.max_memory_allocated(device) / MIB if timer.is_cuda else None
     found["reserved_mib"] = torch.cuda.max_memory_reserved(device) / MIB if timer.is_cuda else None
+    found["device_mib"] = in_use_mib(device) if timer.is_cuda else None
     found["host_mib"] = host_peak_mib()
     sys.stdout.write(json.dumps(found) + "\n")
 

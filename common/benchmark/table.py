@@ -77,13 +77,26 @@ def step_lines(rows: Sequence[StepTimes]) -> list[str]:
 
 def alone_lines(rows: Sequence[StepsAlone]) -> list[str]:
     """Milliseconds of whole steps and the peak of memory, each way in a process of its own."""
-    heads = ("step alone, ms", "captured", "generated", "tensors MiB", "reserved MiB", "host MiB")
+    heads = (
+        "step alone, ms",
+        "captured",
+        "generated",
+        "tensors MiB",
+        "reserved MiB",
+        "device MiB",
+        "host MiB",
+    )
 
     def mib(value: float | None) -> str:
         return "-" if value is None else f"{value:.0f}"
 
     cells = [
-        [r.way, _cell(r.captured), _cell(r.generated), *map(mib, (r.tensors_mib, r.reserved_mib, r.host_mib))]
+        [
+            r.way,
+            _cell(r.captured),
+            _cell(r.generated),
+            *map(mib, (r.tensors_mib, r.reserved_mib, r.device_mib, r.host_mib)),
+        ]
         for r in rows
     ]
     return _lines(heads, cells)
@@ -123,6 +136,8 @@ def start_lines(times: StartTimes) -> list[str]:
     heads = ("start, s", *times.cold)
     rows = [["first run", *map(_cell, times.cold.values())]]
     rows += [["again", *map(_cell, again.values())] for again in times.warm]
+    rows += [["with LPIPS", *map(_cell, one.values())] for one in times.with_lpips]
+    rows += [[f"{times.n_frames} generated frames", *map(_cell, one.values())] for one in times.many_frames]
     alone = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in times.torch_alone.items())
     return [*_lines(heads, rows), f"a process with PyTorch alone: {alone}"]
 

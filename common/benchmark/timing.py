@@ -114,3 +114,9 @@ def host_peak_mib() -> float:
     """Most memory that this process ever held."""
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes / (MIB if sys.platform == "darwin" else 1024)
+
+
+def in_use_mib(device: torch.device) -> float:
+    """GPU memory that is taken now, by whom so ever."""
+    free, total = torch.cuda.mem_get_info(device)
+    return (total - free) / MIB

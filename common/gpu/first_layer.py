@@ -60,13 +60,19 @@ class FirstLayer:
             self._convolve(image[None], self.only, one, None)
         return out
 
-    def differentiate(self, grad: Tensor, signs: Tensor, places: Tensor, result: Tensor) -> None:
-        """Write the gradient by images into result[places], given that by the output for them, channels last."""
+    def differentiate(
+        self, grad: Tensor, signs: Tensor, places: Tensor, result: Tensor, scale: float = 1.0
+    ) -> None:
+        """Write `scale` times the gradient by images into result[places], in float32.
+
+        grad: the gradient by the output for them, channels last.
+        """
         n, channels, height, width = grad.shape
         assert grad.is_contiguous(memory_format=torch.channels_last) and result.stride(3) == 1, grad.stride()
         columns = GRADIENT_COLUMNS if self.has_matrix_units else COLUMNS_BY_HAND
         kernels.differentiate[(-(-width // (columns - 2)), -(-height // GRADIENT_ROWS), n)](
             grad, signs, self.gradient_weight, self.normal, places, result, height, width, *result.stride()[:3],
+            scale,
             C=channels, COLUMNS=columns, ROWS=GRADIENT_ROWS,
             num_warps=GRADIENT_WARPS, num_stages=GRADIENT_STAGES,
         )  # fmt: skip

@@ -87,12 +87,13 @@ def differentiate(
     weight_ptr,  # (3, C, 16) by row; then 4 columns of 4 colours, the last of which are zeros
     factor_ptr,  # (3,) of the colours
     place_ptr,  # (B,) int32 into out
-    out_ptr,  # out (.., 3, height, width) with strides: gradient by the images
+    out_ptr,  # out (.., 3, height, width) with strides: `scale` times the gradient by the images
     height,
     width,
     image_stride,
     colour_stride,
     row_stride,
+    scale,
     C: tl.constexpr,
     COLUMNS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -115,7 +116,7 @@ def differentiate(
         tl.load(weight_ptr + C * 16 + at),
         tl.load(weight_ptr + 2 * C * 16 + at),
     )
-    factor = _of_colour(factor_ptr, colour)
+    factor = _of_colour(factor_ptr, colour) * scale
     source = pixel[:, None] + 1 - (n // 4)[None, :]
     source = tl.minimum(tl.maximum(source, 0), COLUMNS - 1)
     pixels = image.to(tl.int64) * height * width

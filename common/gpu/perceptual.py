@@ -1,4 +1,4 @@
-"""LPIPS for training on a GPU: bf16 channels-last convolutions, distances in float32, no autograd inside (SPEC 12).
+"""LPIPS for training on a GPU: 16-bit channels-last convolutions, distances in float32, no autograd inside (SPEC 12).
 
 The gradient to an image is found together with its distance, a few images at a time, so that the features of the
 others never lie in memory. The first convolution reads images where they lie, and of its output, the largest, only
@@ -58,6 +58,14 @@ class _Sums:
     parts: Tensor  # (B, n)
     of_layers: tuple[Tensor, ...]  # columns of it
     n_features: list[int]  # of whole images, by layer
+
+    @property
+    def scale(self) -> float:
+        """What gradients are multiplied by in 16 bits: a power of two, which float32 undoes exactly.
+
+        Of means over all pixels they would be too small for float16; of sums their root mean square is about 0.05.
+        """
+        return 2.0 ** (self.n_features[0].bit_length() - 1)
 
     @staticmethod
     def of(images: Tensor, part: Box, sight: Sight, widths: list[int]) -> _Sums:
@@ -178,10 +186,10 @@ class HalfLpips(nn.Module):
         signs = self.first.room_for_signs(len(targets.places), images)
         outputs = self._outputs(self.first.of_places(images, targets.places, signs))
         slope = self._gradient(outputs, targets, sums)
-        self.first.differentiate(slope, signs, targets.places, gradient)
+        self.first.differentiate(slope, signs, targets.places, gradient, 1 / sums.scale)
 
     def _gradient(self, outputs: list[list[Tensor]], targets: _Targets, sums: _Sums) -> Tensor:
-        """Gradient (n, C, H, W) of the sum of the distances by the first ReLU's output; uses the others up."""
+        """Scaled gradient (n, C, H, W) of the distances' sum by the first ReLU's output; uses the others up."""
         grad: Tensor | None = None  # of the next block's input
         for level, block in reversed(list(enumerate(self.blocks))):
             mine = outputs.pop()
@@ -269,7 +277,8 @@ def _compare(
 ) -> Tensor:
     """Add the distances of unit features a (B, C, h, w) to the sums.
 
-    Returns the gradient of them, and through the pooling, by the input of the ReLU whose output is a, if wanted.
+    Returns the scaled gradient of them, and through the pooling, by the input of the ReLU whose output is a,
+    if wanted.
     """
     n, channels, height, width = a.shape
     out = _empty((n, channels, height, width), a) if with_gradient else a
@@ -277,7 +286,7 @@ def _compare(
     n_cells = _block(COMPARED, channels)
     kernels.compare[(*_cells(height, width, n_cells), n)](
         a, features, targets.which, head, a if d_pooled is None else d_pooled, out, targets.places, of_layer,
-        height, width, sums.n_features[level], of_layer.stride(0),
+        height, width, sums.n_features[level], of_layer.stride(0), sums.scale,
         C=channels, HAS_GRADIENT=with_gradient, IS_POOLED=d_pooled is not None, CELLS=n_cells,
         num_warps=COMPARED_WARPS,
     )  # fmt: skip

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 EPS = tl.constexpr(1e-10)  # added to a vector's length before dividing by it
+STEEPEST = tl.constexpr(4096.0)  # slope; vectors of hardly any length would give more than float16 holds
 
 
 @triton.jit
@@ -17,14 +18,14 @@ def _vectors(ptr, is_in):
 
 
 @triton.jit
-def _compared(a, b, head, n_features):
-    """Weighted squared differences of vectors made unit length, and the gradient of their mean by a itself."""
+def _compared(a, b, head, n_features, scale):
+    """Weighted squared differences of vectors made unit length, and the scaled gradient of their mean by a itself."""
     a, b = a.to(tl.float32), b.to(tl.float32)
     a_length, b_length = tl.sqrt(tl.sum(a * a, 1)), tl.sqrt(tl.sum(b * b, 1))
     inverse = 1.0 / (a_length + EPS)
     difference = a * inverse[:, None] - b * (1.0 / (b_length + EPS))[:, None]
     weighted = difference * head[None, :]
-    d_unit = weighted * (2.0 / n_features)
+    d_unit = weighted * (2.0 / n_features * scale)
     along = tl.sum(d_unit * a, 1) * inverse / tl.where(a_length > 0.0, a_length, 1.0)
     return weighted * difference, (d_unit - a * along[:, None]) * inverse[:, None]
 
@@ -32,6 +33,7 @@ def _compared(a, b, head, n_features):
 @triton.jit
 def _store_slope(ptr, is_in, a, d_a):
     """Store the gradient by the input of the ReLU whose output is a."""
+    d_a = tl.clamp(d_a, -STEEPEST, STEEPEST)
     tl.store(ptr, tl.where(a.to(tl.float32) > 0.0, d_a, 0.0).to(ptr.dtype.element_ty), mask=is_in[:, None])
 
 
@@ -43,14 +45,15 @@ def compare(
     b_ptr,  # (T, height, width, C)
     which_ptr,  # (B,) int32 into T
     head_ptr,  # (C,)
-    d_pooled_ptr,  # (B, height // 2, width // 2, C) gradient of the largest of 2 x 2, if IS_POOLED
-    out_ptr,  # out (B, height, width, C) gradient of the ReLU's input, if HAS_GRADIENT
+    d_pooled_ptr,  # (B, height // 2, width // 2, C) scaled gradient of the largest of 2 x 2, if IS_POOLED
+    out_ptr,  # out (B, height, width, C) scaled gradient of the ReLU's input, if HAS_GRADIENT
     place_ptr,  # (B,) int32 rows of the sums
     sums_ptr,  # out (.., n_sums) from this layer's first column on: of each program
     height,
     width,
     n_features,  # of the whole image
     n_sums,
+    scale,  # of gradients
     C: tl.constexpr,
     HAS_GRADIENT: tl.constexpr,
     IS_POOLED: tl.constexpr,
@@ -76,10 +79,10 @@ def compare(
     a2, a3 = _vectors(a_ptr + at, is_left & is_below), _vectors(a_ptr + at + C, is_right & is_below)
     b2, b3 = _vectors(b_ptr + at, is_left & is_below), _vectors(b_ptr + at + C, is_right & is_below)
 
-    squares0, d0 = _compared(a0, b0, head, n_features)
-    squares1, d1 = _compared(a1, b1, head, n_features)
-    squares2, d2 = _compared(a2, b2, head, n_features)
-    squares3, d3 = _compared(a3, b3, head, n_features)
+    squares0, d0 = _compared(a0, b0, head, n_features, scale)
+    squares1, d1 = _compared(a1, b1, head, n_features, scale)
+    squares2, d2 = _compared(a2, b2, head, n_features, scale)
+    squares3, d3 = _compared(a3, b3, head, n_features, scale)
     total = tl.sum(tl.sum(squares0 + squares1 + squares2 + squares3, 1), 0) / n_features
     row_of_sums = tl.load(place_ptr + image) * n_sums + line * tl.num_programs(0)
     tl.store(sums_ptr + row_of_sums + tl.program_id(0), total)
