@@ -5,14 +5,19 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import sys
 from contextlib import suppress
 from threading import Thread
 
 
-def begin() -> None:
-    """To be called before all other imports; what is begun for a GPU goes on in a thread."""
+def begin(loads_kernels: bool = False) -> None:
+    """To be called before all other imports; what is begun for a GPU goes on in a thread.
+
+    loads_kernels: PyTorch's, unless the command line tells that none are needed, or not yet.
+    """
     gc.disable()  # what is imported is no garbage: looking for some takes a quarter of the time
-    Thread(target=_begin_for_gpu, name="early start", daemon=True).start()
+    loads_kernels = loads_kernels and not any(map(_needs_no_kernels, sys.argv[1:]))
+    Thread(target=_begin_for_gpu, args=(loads_kernels,), name="early start", daemon=True).start()
 
 
 def imported() -> None:
@@ -21,7 +26,12 @@ def imported() -> None:
     gc.enable()
 
 
-def _begin_for_gpu() -> None:
+def _needs_no_kernels(word: str) -> bool:
+    """Help and CPUs need none; deterministic ones must be asked for before the first is loaded."""
+    return word in ("-h", "--help", "cpu", "--device=cpu") or "deterministic" in word
+
+
+def _begin_for_gpu(loads_kernels: bool = False) -> None:
     """Start CUDA's driver and let Triton hash its library; both are slow and do not hold Python's lock.
 
     Both last as long as the process. Where the driver, PyTorch or Triton is missing or broken, nothing is done here,
@@ -30,7 +40,12 @@ def _begin_for_gpu() -> None:
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")  # as PyTorch sets it
     with suppress(Exception):
         if ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1").cuInit(0) == 0:
-            import torch  # noqa: F401 - waits until the command has imported it, so that Triton's import comes after
+            import torch  # waits until the command has imported it, so that Triton's import comes after
+
+            if loads_kernels:
+                from common.gpu import preparation
+
+                preparation.begin_loading(torch.device("cuda"))
             from triton.runtime.cache import triton_key
 
             triton_key()

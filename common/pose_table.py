@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -42,6 +42,7 @@ class PoseTable(nn.Module):
 
     def __init__(self, params: Mapping[str, Mapping[int, SmplxParams]]) -> None:
         super().__init__()
+        self._rows: Tensor | None = None  # of `pack`
         self._fill({split: _stored(frames) for split, frames in params.items()})
 
     @classmethod
@@ -69,6 +70,7 @@ class PoseTable(nn.Module):
         return table
 
     def _fill(self, stored: Mapping[str, Mapping[int, Mapping[str, Tensor]]]) -> None:
+        self._rows = None
         self.smplx_params = nn.ModuleDict()
         for split, frames in stored.items():
             entries = nn.ModuleDict()
@@ -114,16 +116,30 @@ class PoseTable(nn.Module):
         """All parameters as rows (frames, ROW_WIDTH) of one tensor, in the order of `named_frames`.
 
         The parameters become views of the rows: who writes to one writes to the other. Moving the table to
-        another device or dtype undoes that.
+        another device or dtype moves all of them at once, to other rows.
         """
+        if self._rows is None:
+            entries = [self.stored(*key) for key in self.named_frames()]
+            rows = [torch.cat([value.reshape(-1) for value in entry.values()]) for entry in entries]
+            self._view(torch.stack(rows) if rows else torch.zeros(0, ROW_WIDTH))
+        assert self._rows is not None
+        return self._rows
+
+    def _view(self, rows: Tensor) -> None:
+        self._rows = rows
         entries = [self.stored(*key) for key in self.named_frames()]
-        if not entries:
-            return torch.zeros(0, ROW_WIDTH)
-        rows = torch.stack([torch.cat([value.reshape(-1) for value in entry.values()]) for entry in entries])
-        for row, entry in zip(rows, entries, strict=True):
-            for name, value in entry.items():
-                value.data = row[ROW_COLUMNS[name]].view(STORED_SHAPES[name])
-        return rows
+        for name, columns in ROW_COLUMNS.items():
+            parts = rows[:, columns].view(len(rows), *STORED_SHAPES[name]).unbind(0)
+            for entry, part in zip(entries, parts, strict=True):
+                entry[name].data = part
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PoseTable:
+        if self._rows is None or any(value.grad is not None for value in self.parameters()):
+            self._rows = None
+            return super()._apply(fn, recurse)
+        with torch.no_grad():
+            self._view(fn(self._rows))
+        return self
 
     def params(self, split: str, frame: int) -> SmplxParams:
         """The frame's parameters in axis-angle; angles beyond pi come back wrapped."""

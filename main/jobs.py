@@ -54,6 +54,7 @@ def training_job(
         for name, value in {**colors.result(), "scale": scale.result()}.items():
             getattr(avatar, name).copy_(value)
     poses = PoseTable(subject.smplx_params())
+    poses.pack()  # thousands of parameters go to the device in one piece
     model = PersonModel(avatar, poses).to(device)
     keys = training_list(subject, not optim.unbalanced_sampling)
     return Job(

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import early_start
 
-early_start.begin()
+early_start.begin(loads_kernels=True)
 
 import torch
 

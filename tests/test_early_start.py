@@ -70,6 +70,30 @@ def test_every_function_that_is_used_once_to_load_it_exists() -> None:
     preparation._load_kernels(torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--subject_id", "S"], True),
+        (["--device", "cuda"], True),
+        (["--device", "cpu"], False),
+        (["--device=cpu"], False),
+        (["--subject_id", "S", "--deterministic"], False),
+        (["--help"], False),
+    ],
+)
+def test_kernels_are_loaded_early_only_where_the_options_let_them(
+    monkeypatch: pytest.MonkeyPatch, hashed: list[str], words: list[str], expected: bool
+) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    monkeypatch.setattr(early_start.ctypes, "CDLL", lambda name: SimpleNamespace(cuInit=lambda flags: 0))
+    monkeypatch.setattr(preparation, "begin_loading", lambda device: begun.append(device.type))
+    monkeypatch.setattr(early_start.Thread, "start", early_start.Thread.run)
+    monkeypatch.setattr(early_start.gc, "disable", lambda: None)
+    early_start.begin(loads_kernels=True)
+    assert begun == (["cuda"] if expected else []) and hashed == ["key"]
+
+
 def test_without_triton_a_warning_says_that_steps_are_plain() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_TRITON], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

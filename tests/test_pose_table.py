@@ -143,3 +143,22 @@ def test_packed_rows_and_parameters_are_one(table):
         table.stored("generated_0", 10)["trans"], before["smplx_params.generated_0.10.trans"] + 1
     )
     assert torch.equal(table.stored("generated_0", 2)["trans"], before["smplx_params.generated_0.2.trans"])
+
+
+def test_a_packed_table_moves_in_one_piece_and_stays_packed(table):
+    before = {key: value.clone() for key, value in table.state_dict().items()}
+    parameters = dict(table.named_parameters())
+    table.pack()
+    table.double()
+    rows = table.pack()
+    assert rows.dtype == torch.float64 and dict(table.named_parameters()).keys() == parameters.keys()
+    for key, value in table.named_parameters():
+        assert value is parameters[key] and torch.equal(value, before[key].double())
+        assert value.untyped_storage().data_ptr() == rows.untyped_storage().data_ptr()
+    table.load_state_dict({key: value + 1 for key, value in before.items()})
+    frame = list(table.named_frames()).index(("generated_0", 10))
+    assert torch.equal(pose_of_row(rows[frame]).trans, before["smplx_params.generated_0.10.trans"] + 1)
+    parameters["smplx_params.generated_0.10.trans"].grad = torch.ones(3, dtype=torch.float64)
+    table.float()
+    assert parameters["smplx_params.generated_0.10.trans"].grad.dtype == torch.float32
+    assert torch.equal(table.pack()[frame], rows[frame].float())

@@ -6,25 +6,36 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@cache
+def begin_loading(device: torch.device) -> Future[None]:
+    """Begin to make the device's context and to load PyTorch's libraries and kernels, unless that was done before."""
+    return _in_a_thread(_load_kernels, device)
 
 
 @cache
 def begin(device: torch.device) -> Future[bool]:
-    """Begin, unless that was done before; the result, once all is made, is whether Triton works on the device.
+    """Begin all of it; the result, once all is made, is whether Triton works on the device.
 
-    The process keeps what is made: the device's context, PyTorch's libraries and kernels, Triton's first kernel.
+    The process keeps what is made, Triton's first kernel included.
     """
-    threads = ThreadPoolExecutor(2, thread_name_prefix="prepare")
-    loaded = threads.submit(_load_kernels, device)
-    works = threads.submit(_try_triton, device, loaded)
-    threads.shutdown(wait=False)
-    return works
+    return _in_a_thread(_try_triton, device, begin_loading(device))
+
+
+def _in_a_thread(function: Callable[..., T], *args: Any) -> Future[T]:
+    thread = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+    future = thread.submit(function, *args)
+    thread.shutdown(wait=False)
+    return future
 
 
 def _load_kernels(device: torch.device) -> None:

@@ -141,7 +141,9 @@ def test_too_little_memory_ends_in_one_line(place: Place, options: tuple[str, ..
 def test_without_triton_training_and_animation_go_on_with_a_warning(place: Place) -> None:
     """As with a PyTorch that came without it; steps and frames are drawn by torch functions."""
     places = place.places("no_triton")
-    small = [word for name in SMALL if "avatar" in name for word in (f"--{name}", SMALL[name])]
+    small = [
+        word for name in SMALL if "avatar" in name or "field" in name for word in (f"--{name}", SMALL[name])
+    ]
     animation = [str(ROOT / "main/animation.py"), *places, *small, "--output", str(place.root / "video")]
     for command in (place.command("no_triton", "--save_every", "0"), animation):
         done = subprocess.run(

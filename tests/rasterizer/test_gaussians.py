@@ -121,7 +121,7 @@ def test_detached_channels_send_gradient_to_channels_only(backend: Backend) -> N
 
 def test_permuting_gaussians_changes_nothing(backend: Backend) -> None:
     scene = backend.scene(6)
-    order = torch.randperm(len(scene.channels), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(scene.channels), generator=torch.Generator().manual_seed(0)).to(backend.device)
     shuffled = replace(scene, gaussians=scene.gaussians.select(order), channels=scene.channels[order])
     image, grads = gradients(scene, backend.name, _weight(scene))
     image_s, grads_s = gradients(shuffled, backend.name, _weight(scene))
