@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -146,21 +146,38 @@ def _read_coordinates(path: Path) -> np.ndarray:
     return values
 
 
+def read_ahead(folder: Path) -> Future[SkinningField] | None:
+    """Begin to load the field of a folder in a thread; None if there is none yet."""
+    if not _is_complete(folder):
+        return None
+    reader = ThreadPoolExecutor(1, thread_name_prefix="field")
+    field = reader.submit(SkinningField.load, folder)
+    reader.shutdown(wait=False)
+    return field
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / WEIGHTS_FILE).is_file()  # which is written last
+
+
 def ensure_skinning_field(
     folder: Path,
     body: BodyModel,
     settings: FieldConfig,
     progress: bool = True,
     device: torch.device | str = "cpu",
+    ahead: Future[SkinningField] | None = None,
 ) -> SkinningField:
-    """The field of the neutral `body` from `folder`; built on `device` and saved if there is none yet (SPEC 8)."""
+    """The field of the neutral `body` from `folder`; built on `device` and saved if there is none yet (SPEC 8).
+
+    ahead: what `read_ahead` of the folder gave.
+    """
     vertices = body.neutral_vertices(None, jaw_open=False).detach()
-    is_complete = (folder / WEIGHTS_FILE).is_file()  # the file that is written last
-    if not is_complete:
+    if not _is_complete(folder):
         logger.info("making the diffused skinning field in %s (once)", folder)
         weights = body.skinning_weights.to(device)
         build_skinning_field(vertices.to(device), weights, settings, progress).save(folder)
-    field = SkinningField.load(folder)
+    field = SkinningField.load(folder) if ahead is None else ahead.result()
     check_belongs(field, vertices, body.skinning_weights, settings, folder)
     return field
 

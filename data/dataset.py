@@ -131,7 +131,11 @@ class Subject:
     @property
     def identity(self) -> Identity:
         """Shape coefficients and offsets, fitted to the photo."""
-        return Identity(**{name: read_numbers(*entry) for name, entry in self._identity_files().items()})
+        arrays = {
+            name: self.kept_array(name, (CAPTURED,), partial(_read_array, *entry))
+            for name, entry in self._identity_files().items()
+        }
+        return Identity(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
     def textures(self) -> Textures:
         """Captured colour where its mask is over 0, else generated; part colours of the generated texture."""
@@ -268,6 +272,10 @@ def rendering_list(subject: Subject) -> list[FrameKey]:
 def fitting_list(subject: Subject, n_repeats: int = 1) -> list[FrameKey]:
     """Frames of the test split, `n_repeats` times (an epoch of pose fitting has 10; SPEC 14)."""
     return [(TEST, i) for i in subject.frames(TEST)] * n_repeats
+
+
+def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    return read_numbers(path, shape).numpy()
 
 
 def _indices(folder: Path) -> set[int]:

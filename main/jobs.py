@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,13 +16,14 @@ from common.body_model.body import BodyModel
 from common.body_model.identity import Identity
 from common.io.kept_array import kept_array
 from common.pose_table import PoseTable
+from common.skinning_field import SkinningField, read_ahead
 from common.snapshot_folder import Found
 from common.texture import initial_log_scale, sample_vertex_colors, to_logit
 from common.trainer import PersonModel, avatar_parameter_groups
 from data.dataset import CAPTURED, TEST, Subject, Textures, fitting_list, training_list
 from data.frame import Frame, FrameKey
 from main.config import KEPT_SCALES
-from main.setup import SubjectArgs, load_body, load_field, load_snapshot_person
+from main.setup import SubjectArgs, field_folder, load_body, load_field, load_snapshot_person
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,35 @@ class Job:
     preview: Callable[[], list[Frame]]  # frames that are shown in the log; read when they are asked for
 
 
-def training_job(
-    args: SubjectArgs, subject: Subject, device: torch.device, body: BodyModel | None = None
-) -> Job:
-    """A new avatar, initialised from the (checked) subject's identity and textures, with its frames' poses.
+@dataclass(frozen=True)
+class Ahead:
+    """What of a new avatar is read in threads, ahead of its use."""
 
-    body: the one that `args` name, if it is loaded already.
-    """
-    body, optim = body or load_body(args), args.config.optim
+    body: Future[BodyModel]
+    field: Future[SkinningField] | None  # None: it has to be made
+
+    @staticmethod
+    def begin(args: SubjectArgs) -> Ahead:
+        """Begin to read."""
+        reader = ThreadPoolExecutor(1, thread_name_prefix="body")
+        body = reader.submit(load_body, args)
+        reader.shutdown(wait=False)
+        return Ahead(body, read_ahead(field_folder(args)))
+
+
+def training_job(
+    args: SubjectArgs, subject: Subject, device: torch.device, ahead: Ahead | None = None
+) -> Job:
+    """A new avatar, initialised from the (checked) subject's identity and textures, with its frames' poses."""
+    ahead = ahead or Ahead.begin(args)
+    body, optim = ahead.body.result(), args.config.optim
     identity = subject.identity_of(body.n_vertices)
     with ThreadPoolExecutor(2) as aside:
         colors = aside.submit(lambda: initial_colors(body, subject.textures()))
         scale = aside.submit(initial_scale, body, identity)
-        field = load_field(args, body).to(device)  # which may have to be made: that can be interrupted here
+        field = load_field(args, body, ahead.field).to(
+            device
+        )  # made here, if it must be: that can be stopped
         avatar = Avatar(args.config.avatar, body, field, identity)
     with torch.no_grad():
         for name, value in {**colors.result(), "scale": scale.result()}.items():

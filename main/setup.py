@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -134,14 +135,23 @@ def n_subdivisions(args: SubjectArgs) -> int:
     )
 
 
-def load_field(args: SubjectArgs, body: BodyModel | None = None) -> SkinningField:
-    """The diffused skinning field, made on first use; `body`: the avatar's, which may be the one it belongs to."""
+def load_field(
+    args: SubjectArgs, body: BodyModel | None = None, ahead: Future[SkinningField] | None = None
+) -> SkinningField:
+    """The diffused skinning field, made on first use.
+
+    body: the avatar's, which may be the one it belongs to. ahead: what `read_ahead` of `field_folder` gave.
+    """
     config = args.config.body
     if body is None or not is_same_body(body_path(args), config.gender, config.field_gender):
         body = BodyModel(load_body_data(body_path(args), config.field_gender), 0)
-    folder = args.skinning_field_path or (demo_field_folder() if args.is_demo else SKINNING_FIELD)
     device = choose_device(args.device)
-    return ensure_skinning_field(folder, body, args.config.field, device=device)
+    return ensure_skinning_field(field_folder(args), body, args.config.field, device=device, ahead=ahead)
+
+
+def field_folder(args: SubjectArgs) -> Path:
+    """Where the diffused skinning field is."""
+    return args.skinning_field_path or (demo_field_folder() if args.is_demo else SKINNING_FIELD)
 
 
 def demo_field_folder() -> Path:

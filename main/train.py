@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -27,6 +26,7 @@ from common.trainer import shuffled
 from common.training_log import TrainingLog
 from data.dataset import TEST, TRAIN_SPLITS
 from main import setup
+from main.jobs import Ahead
 from main.train_options import TrainArgs, check_start
 from main.train_setup import epoch_keys, make_job, make_run, make_trainer, run_facts
 
@@ -56,17 +56,15 @@ def train(args: TrainArgs, folder: Path, device: torch.device, stop: StopSignals
     if found is not None and found.snapshot.run is not None:
         use_threads_of(found.snapshot.run)
     subject = setup.open_subject(args)
-    with ThreadPoolExecutor(1) as aside:
-        loaded = None if args.fit_pose_to_test else aside.submit(setup.load_body, args)
-        check_before_training(subject, (TEST,) if args.fit_pose_to_test else TRAIN_SPLITS)
+    ahead = None if args.fit_pose_to_test else Ahead.begin(args)
+    check_before_training(subject, (TEST,) if args.fit_pose_to_test else TRAIN_SPLITS)
     perceptual = setup.load_perceptual(args, device, not args.no_lpips, args.lpips_weights)
     if perceptual is not None and args.deterministic and device.type == "cuda":
         replace_pools(perceptual)
     facts = run_facts(args, subject, found, perceptual is not None, device)
     if found is None:
         subject.read_ahead(*shuffled(epoch_keys(args, subject), args.seed, 0)[0])
-    body = loaded.result() if loaded is not None else None
-    job, facts = make_job(args, subject, facts, found, device, body)
+    job, facts = make_job(args, subject, facts, found, device, ahead)
     trainer = make_trainer(args, job, subject, perceptual, device)
     run = make_run(args, trainer, facts, folder, found, stop)
     if args.initialise_only:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from common.body_model.body import BodyModel
 from common.errors import UserError
 from common.finite_guard import FiniteGuard
 from common.gpu import preparation
@@ -29,7 +28,7 @@ from data.dataset import TEST, TRAIN_SPLITS, Subject, fitting_list, training_lis
 from data.fingerprint import subject_fingerprint
 from data.frame import CAPTURED, FrameFiles
 from data.packed_frame import GIB, READERS, FrameStore, pack
-from main.jobs import Job, fitting_job, training_job
+from main.jobs import Ahead, Job, fitting_job, training_job
 from main.train_options import TrainArgs
 
 if TYPE_CHECKING:
@@ -64,17 +63,17 @@ def make_job(
     facts: RunFacts,
     found: Found | None,
     device: torch.device,
-    body: BodyModel | None = None,
+    ahead: Ahead | None = None,
 ) -> tuple[Job, RunFacts]:
     """The model and its frames; the colours of the initialisation are those of the run's start, bit by bit.
 
-    body: what `training_job` takes.
+    ahead: what `training_job` takes.
     """
     if args.fit_pose_to_test:
         if found is None:
             raise UserError("--fit_pose_to_test needs --continue")
         return fitting_job(args, subject, found, device), facts
-    job = training_job(args, subject, device, body)
+    job = training_job(args, subject, device, ahead)
     if facts.initial_rgb is not None:
         shape = tuple(facts.initial_rgb.shape)
         if job.initial_rgb is None or job.initial_rgb.shape != shape:

@@ -45,7 +45,12 @@ class Scene:
 
     def to(self, device: torch.device | str) -> Scene:
         """The same scene on another device."""
-        moved = replace(self, camera=self.camera.to(device), background=self.background.to(device))
+        moved = replace(
+            self,
+            gaussians=replace(self.gaussians, rgb=self.gaussians.rgb.to(device)),
+            camera=self.camera.to(device),
+            background=self.background.to(device),
+        )
         return moved.with_leaves({name: tensor.to(device) for name, tensor in self.leaves().items()})
 
     def render(self, backend: str, detached: list[bool] | None = None) -> Tensor:
