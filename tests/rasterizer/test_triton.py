@@ -16,6 +16,7 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
+from common.camera import Camera
 from common.gaussians import Gaussians
 from common.rasterizer import (
     Scene as Drawing,
@@ -27,6 +28,11 @@ from common.rasterizer import (
     triton_loader,
     triton_tile_lists,
 )
+from common.rasterizer.interface import _splats
+from common.rasterizer.triton_canvas import Canvas
+from common.rasterizer.triton_footprints import geometry_of, project
+from common.rasterizer.triton_images import blend
+from common.rasterizer.triton_tile_lists import list_gaussians
 from tests.golden.conftest import GOLDEN_DIR
 from tests.golden.test_rasterizer import CUDA_FILES, GRADIENT_TOLERANCE, IMAGE_TOLERANCE, Case
 from tests.rasterizer.scenes import Scene, gradients, random_scene, relative_error
@@ -112,6 +118,31 @@ def test_lists_that_do_not_fit_are_made_again(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(triton_tile_lists, "FIRST_GUESS", 0.1)
     scene, weight = scene_and_weight(3, (60, 18, 23), 2, is_general=False)
     check_equal(scene, weight)
+
+
+def test_an_image_whose_lists_do_not_fit_is_nowhere_a_number() -> None:
+    """Also where no Gaussian is: who looks at any pixel sees it."""
+    mean = torch.tensor([[0.3, 0.2, 1.0]], device=DEVICE).repeat(40, 1)
+    ones = torch.ones_like(mean)
+    gaussians = Gaussians(mean, 0.02 * ones[:, :1], ones)
+    camera = Camera.identity((16.0, 16.0), (8.0, 8.0), 16, 32).to(DEVICE)
+    splats = _splats(gaussians, camera, ones[:, :2], None, None)
+    canvas = Canvas.of([splats])
+    tiles_x, n_tiles = canvas.n_tiles
+    footprints = project([splats], [geometry_of(splats)], canvas)
+    for capacity, is_number in ((64, True), (16, False)):
+        lists = list_gaussians(footprints, tiles_x, n_tiles, capacity)
+        image, _ = blend(canvas, splats.background, footprints, lists, splats.channels)
+        assert image.isfinite().all() if is_number else image.isnan().all()
+        assert not is_number or ((image[:, 0] == 0).all() and image.max() > 0.5)
+
+
+def test_one_gaussian_and_one_tile_are_enough() -> None:
+    scene = random_scene(0, 1, 2, 8, 8, dtype=torch.float32, is_general=False)
+    gaussians = Gaussians(torch.tensor([[0.0, 0.0, 1.0]]), torch.full((1, 1), 0.2), torch.ones(1, 3))
+    scene = replace(scene, gaussians=gaussians, camera=Camera.identity((8.0, 8.0), (4.0, 4.0), 8, 8))
+    assert scene.render("numba").max() > 0.5 * scene.channels.max()
+    check_equal(scene, torch.ones(2, 8, 8))
 
 
 def test_too_many_pairs_are_left_to_torch(
