@@ -30,7 +30,6 @@ class StepsAlone:
     generated: float
     tensors_mib: float | None  # of GPU memory, in tensors
     reserved_mib: float | None  # of GPU memory, taken by PyTorch
-    device_mib: float | None  # of GPU memory, in use at the end: by CUDA itself and by other programs as well
     host_mib: float  # of the process
 
 
@@ -46,7 +45,7 @@ def main() -> None:
 
     import torch
 
-    from common.benchmark.timing import MIB, Timer, host_peak_mib, in_use_mib
+    from common.benchmark.timing import MIB, Timer, host_peak_mib
     from common.command_line import parse
     from common.determinism import make_deterministic, replace_pools
     from common.perceptual import random_lpips
@@ -82,7 +81,6 @@ def main() -> None:
         sys.exit("fast training steps do not work here")
     found["tensors_mib"] = torch.cuda.max_memory_allocated(device) / MIB if timer.is_cuda else None
     found["reserved_mib"] = torch.cuda.max_memory_reserved(device) / MIB if timer.is_cuda else None
-    found["device_mib"] = in_use_mib(device) if timer.is_cuda else None
     found["host_mib"] = host_peak_mib()
     sys.stdout.write(json.dumps(found) + "\n")
 

@@ -77,26 +77,13 @@ def step_lines(rows: Sequence[StepTimes]) -> list[str]:
 
 def alone_lines(rows: Sequence[StepsAlone]) -> list[str]:
     """Milliseconds of whole steps and the peak of memory, each way in a process of its own."""
-    heads = (
-        "step alone, ms",
-        "captured",
-        "generated",
-        "tensors MiB",
-        "reserved MiB",
-        "device MiB",
-        "host MiB",
-    )
+    heads = ("step alone, ms", "captured", "generated", "tensors MiB", "reserved MiB", "host MiB")
 
     def mib(value: float | None) -> str:
         return "-" if value is None else f"{value:.0f}"
 
     cells = [
-        [
-            r.way,
-            _cell(r.captured),
-            _cell(r.generated),
-            *map(mib, (r.tensors_mib, r.reserved_mib, r.device_mib, r.host_mib)),
-        ]
+        [r.way, _cell(r.captured), _cell(r.generated), *map(mib, (r.tensors_mib, r.reserved_mib, r.host_mib))]
         for r in rows
     ]
     return _lines(heads, cells)

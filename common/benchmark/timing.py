@@ -88,7 +88,7 @@ def machine(device: torch.device) -> dict[str, str]:
     }
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
-        facts["triton"] = _version_of("triton")
+        facts |= {package: _version_of(package) for package in ("triton", "gsplat")}
     return facts
 
 
@@ -114,9 +114,3 @@ def host_peak_mib() -> float:
     """Most memory that this process ever held."""
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes / (MIB if sys.platform == "darwin" else 1024)
-
-
-def in_use_mib(device: torch.device) -> float:
-    """GPU memory that is taken now, by whom so ever."""
-    free, total = torch.cuda.mem_get_info(device)
-    return (total - free) / MIB
