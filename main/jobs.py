@@ -63,10 +63,8 @@ def training_job(
     with ThreadPoolExecutor(2) as aside:
         colors = aside.submit(lambda: initial_colors(body, subject.textures()))
         scale = aside.submit(initial_scale, body, identity)
-        field = load_field(args, body, ahead.field).to(
-            device
-        )  # made here, if it must be: that can be stopped
-        avatar = Avatar(args.config.avatar, body, field, identity)
+        field = load_field(args, body, ahead.field)  # not aside: it may have to be made, and that be stopped
+        avatar = Avatar(args.config.avatar, body, field.to(device), identity)
     with torch.no_grad():
         for name, value in {**colors.result(), "scale": scale.result()}.items():
             getattr(avatar, name).copy_(value)

@@ -30,9 +30,7 @@ class StartTimes:
 
     cold: dict[str, float]  # the first time: kernels may have to be compiled
     warm: list[dict[str, float]]  # again
-    with_lpips: list[
-        dict[str, float]
-    ]  # with VGG16 of random weights; in the first, kernels may have to be compiled
+    with_lpips: list[dict[str, float]]  # VGG16 with random weights; the first as in `cold`
     n_frames: int
     many_frames: list[dict[str, float]]  # of so many generated frames; the first reads and checks all files
     torch_alone: dict[str, float]  # a process with nothing but PyTorch, after those
