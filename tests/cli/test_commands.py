@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import av
@@ -216,9 +217,13 @@ def test_neutral_pose_writes_views_and_a_video(trained):
 
 def test_animation_over_the_background_stands_beside_the_photo(trained):
     motion, output = trained.subject / "motion", trained.root / "animation"
-    succeed(
-        "main/animation.py", *trained.options(test_epoch="1", motion_path=motion, output=output), "--use_bkg"
+    options = trained.options(test_epoch="1", motion_path=motion, output=output)
+    printed = succeed("main/animation.py", *options, "--use_bkg", "--benchmark")
+    speeds = re.findall(
+        r"^(with|without) encoding: ([0-9.]+) frames/s \(([0-9.]+) ms a frame\)$", printed, re.M
     )
+    assert [what for what, *_ in speeds] == ["without", "with"]
+    assert all(float(per_second) * float(ms) == pytest.approx(1000, rel=0.05) for _, per_second, ms in speeds)
     frames, stream = frames_of(output / SUBJECT / "motion.mp4")
     assert len(frames) == N_MOTION
     assert (stream.height, stream.width) == (HEIGHT, 2 * WIDTH)
