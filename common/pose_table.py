@@ -118,7 +118,7 @@ class PoseTable(nn.Module):
         The parameters become views of the rows: who writes to one writes to the other. Moving the table to
         another device or dtype moves all of them at once, to other rows.
         """
-        if self._rows is None:
+        if not self._is_packed:
             entries = [self.stored(*key) for key in self.named_frames()]
             rows = [torch.cat([value.reshape(-1) for value in entry.values()]) for entry in entries]
             self._view(torch.stack(rows) if rows else torch.zeros(0, ROW_WIDTH))
@@ -134,12 +134,20 @@ class PoseTable(nn.Module):
                 entry[name].data = part
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PoseTable:
-        if self._rows is None or any(value.grad is not None for value in self.parameters()):
-            self._rows = None
+        if not self._is_packed or any(value.grad is not None for value in self.parameters()):
             return super()._apply(fn, recurse)
+        assert self._rows is not None
         with torch.no_grad():
             self._view(fn(self._rows))
         return self
+
+    @property
+    def _is_packed(self) -> bool:
+        """Whether the parameters lie in the rows; copying the table and moving single ones ends that."""
+        if self._rows is None:
+            return False
+        place = self._rows.untyped_storage().data_ptr()
+        return all(value.untyped_storage().data_ptr() == place for value in self.parameters())
 
     def params(self, split: str, frame: int) -> SmplxParams:
         """The frame's parameters in axis-angle; angles beyond pi come back wrapped."""

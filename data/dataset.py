@@ -15,11 +15,12 @@ from torch import Tensor
 from common.body_model.identity import Identity
 from common.errors import UserError
 from common.io.files import FRAME_INDEX, inside, open_file
-from common.io.image import check_image, read_rgb
+from common.io.image import check_image, read_mask, read_rgb
 from common.io.json import read_numbers
 from common.io.kept_array import kept_array, kept_text
 from common.io.parameters import pack_params, read_smplx_params, unpack_params
 from common.joints import N_JOINTS, N_SHAPE
+from common.perceptual_crop import Box
 from common.pose import SmplxParams
 from data.files_state import files_state
 from data.frame import CAPTURED, Frame, FrameFiles, FrameKey, failures, frame_problems, load_frame
@@ -91,6 +92,11 @@ class Subject:
 
     def _read(self, split: str, index: int) -> Frame:
         return load_frame(FrameFiles(self.root, split, index), self.face_patch_size)
+
+    def mask_box(self, key: FrameKey) -> tuple[int, ...]:
+        """Height and width of a frame's mask; first and last row and column of the person, ends exclusive."""
+        mask = read_mask(FrameFiles(self.root, *key).mask)[0] > 0
+        return (*mask.shape, *Box.around(mask))
 
     def smplx_params(self, splits: Sequence[str] = TRAIN_SPLITS) -> dict[str, dict[int, SmplxParams]]:
         """SMPL-X parameters of every parameter file of the splits, also of frames that are not listed."""
@@ -251,7 +257,7 @@ class Subject:
 @cache
 def _code_state() -> str | None:
     """Of the modules that read and check a subject."""
-    return files_state([_DATA.parent / "common", *_DATA.glob("*.py")], ".py")
+    return files_state([*(_DATA.parent / "common").rglob("*.py"), *_DATA.glob("*.py")])
 
 
 def training_list(subject: Subject, is_balanced: bool = True) -> list[FrameKey]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ import torch
 from common.errors import UserError
 from common.finite_guard import FiniteGuard
 from common.gpu import preparation
-from common.io.image import image_size, read_mask
 from common.objective import Objective
 from common.perceptual import Lpips
 from common.perceptual_crop import Box, Sight
@@ -26,7 +24,7 @@ from common.trainer import FrameKey, Schedule, Trainer, make_optimizer
 from common.training_run import TrainingRun, refuse_changed, resume
 from data.dataset import TEST, TRAIN_SPLITS, Subject, fitting_list, training_list
 from data.fingerprint import subject_fingerprint
-from data.frame import CAPTURED, FrameFiles
+from data.frame import CAPTURED
 from data.packed_frame import GIB, READERS, FrameStore, pack
 from main.jobs import Ahead, Job, fitting_job, training_job
 from main.train_options import TrainArgs
@@ -133,20 +131,15 @@ def perceptual_crops(subject: Subject, keys: Sequence[FrameKey], sight: Sight) -
 
     def read() -> np.ndarray:
         with ThreadPoolExecutor(READERS) as readers:
-            return np.array(list(readers.map(partial(_mask_box, subject), frames)))
+            return np.array(list(readers.map(subject.mask_box, frames)))
 
-    boxes = subject.kept_array("boxes", list(dict(frames)), read, frames)
+    splits = list(dict.fromkeys(split for split, _ in frames))
+    boxes = subject.kept_array("boxes", splits, read, frames)
     crops: dict[Kind, Crop] = {}
     for (split, _), (height, width, *box) in zip(frames, boxes.tolist(), strict=True):
         size = (height, width)
         crops.setdefault((split == CAPTURED, *size), Crop(size, sight)).expect(Box(*box))
     return crops
-
-
-def _mask_box(subject: Subject, key: FrameKey) -> tuple[int, ...]:
-    """Height and width of a frame's mask, and the box around it."""
-    mask = FrameFiles(subject.root, *key).mask
-    return (*image_size(mask), *Box.around(read_mask(mask)[0] > 0))
 
 
 def make_run(

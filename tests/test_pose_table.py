@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -162,3 +163,14 @@ def test_a_packed_table_moves_in_one_piece_and_stays_packed(table):
     table.float()
     assert parameters["smplx_params.generated_0.10.trans"].grad.dtype == torch.float32
     assert torch.equal(table.pack()[frame], rows[frame].float())
+
+
+def test_a_copy_of_a_packed_table_is_a_table_of_its_own(table):
+    table.pack()
+    other = copy.deepcopy(table)
+    with torch.no_grad():
+        other.stored("generated_0", 10)["trans"].add_(5)
+    frame = list(table.named_frames()).index(("generated_0", 10))
+    expected = table.stored("generated_0", 10)["trans"] + 5
+    assert torch.equal(pose_of_row(other.pack()[frame]).trans, expected)
+    assert torch.equal(other.double().stored("generated_0", 10)["trans"], expected.double())

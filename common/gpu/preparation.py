@@ -18,7 +18,10 @@ T = TypeVar("T")
 
 @cache
 def begin_loading(device: torch.device) -> Future[None]:
-    """Begin to make the device's context and to load PyTorch's libraries and kernels, unless that was done before."""
+    """Begin to make the device's context and to load PyTorch's libraries and kernels, unless that was done before.
+
+    A program that ends meanwhile ends after it: half a second later.
+    """
     return _in_a_thread(_load_kernels, device)
 
 

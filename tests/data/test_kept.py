@@ -23,6 +23,7 @@ from tests.data.tiny_subject import FRAMES, PATCH, write_subject
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(files_state, "NEW_NS", 0)
+    monkeypatch.setattr(dataset, "_code_state", lambda: "this code")
     return write_subject(tmp_path / "S")
 
 
@@ -36,8 +37,9 @@ def change(path: Path) -> None:
     """Another content; size and time of the last write stay."""
     before, content = path.stat(), bytearray(path.read_bytes())
     content[-1] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # some systems' clocks tick slowly
+        path.write_bytes(content)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def no_reading(*_: object) -> list[str]:
@@ -122,6 +124,18 @@ def test_nothing_is_kept_where_changes_would_not_be_seen(opened, root, tmp_path,
     for text in ("first", "second"):
         assert opened().kept_text("check", ("captured",), lambda text=text: text) == text
     assert not (tmp_path / "kept").exists()
+
+
+def test_the_state_of_the_code_is_known_whatever_lies_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(files_state, "NEW_NS", 0)
+    monkeypatch.setattr(dataset, "_DATA", tmp_path / "data")
+    (tmp_path / "common" / "deep").mkdir(parents=True)
+    (tmp_path / "common" / "deep" / "module.py").write_text("x = 1")
+    (tmp_path / "common" / "human_model_files").symlink_to(tmp_path)
+    state = dataset._code_state.__wrapped__()
+    assert state is not None and state == dataset._code_state.__wrapped__()
+    (tmp_path / "common" / "deep" / "module.py").write_text("x = 12")
+    assert dataset._code_state.__wrapped__() not in (state, None)
 
 
 def test_other_code_reads_anew(opened, monkeypatch):
