@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from common.errors import UserError, is_of_gpu, is_out_of_memory
+from common.errors import UserError, is_out_of_gpu_memory, is_out_of_memory
 
 _ADVICE = (
     "lower --body.n_subdivisions, --avatar.triplane_resolution or the images' size, "
@@ -23,7 +23,7 @@ def memory_errors_explained(device: torch.device) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        if is_of_gpu(error):
+        if is_out_of_gpu_memory(error):
             raise UserError(
                 f"out of GPU memory{_use(device)}: end other programs on this GPU, give --low_memory, {_ADVICE}"
             ) from error

@@ -69,18 +69,20 @@ def run_command(command: Callable[[], None]) -> None:
         if not is_out_of_memory(error):
             raise
         logger.debug("out of memory", exc_info=True)
-        kind = "GPU " if is_of_gpu(error) else ""
+        kind = "GPU " if is_out_of_gpu_memory(error) else ""
         _fail(UserError(f"out of {kind}memory; end other programs, or ask for less at a time"))
 
 
-def is_of_gpu(error: Exception) -> bool:
+def is_out_of_gpu_memory(error: Exception) -> bool:
     """Whether torch found no memory on a GPU; torch itself need not be there."""
     return type(error).__name__ == "OutOfMemoryError"
 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether Python, or torch on a GPU or a CPU, found no memory."""
-    return isinstance(error, MemoryError) or is_of_gpu(error) or "DefaultCPUAllocator" in str(error)
+    return (
+        isinstance(error, MemoryError) or is_out_of_gpu_memory(error) or "DefaultCPUAllocator" in str(error)
+    )
 
 
 def _fail(error: UserError) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -61,6 +62,18 @@ class SmplxPose:
     def to(self, *args: Any) -> SmplxPose:
         """The same pose on another device or dtype."""
         return SmplxPose(self.rotation.to(*args), self.expr.to(*args), self.trans.to(*args))
+
+
+def stack_params(frames: Sequence[SmplxParams]) -> SmplxParams:
+    """Parameters of single frames with a leading axis of frames."""
+    return SmplxParams(
+        **{f.name: torch.stack([getattr(frame, f.name) for frame in frames]) for f in fields(SmplxParams)}
+    )
+
+
+def rotation_vectors(params: SmplxParams) -> Tensor:
+    """All rotations (T, 55, 3) of stacked parameters in joint order."""
+    return torch.cat([getattr(params, name).reshape(len(params.trans), -1, 3) for name in POSE_PARAMS], dim=1)
 
 
 def rotation_to_6d(rotation: Tensor) -> Tensor:

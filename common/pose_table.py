@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from common.errors import UserError
 from common.io.parameters import SMPLX_SHAPES
 from common.joints import POSE_PARAMS
-from common.pose import SmplxParams, SmplxPose, rotation_from_6d, rotation_to_6d
+from common.pose import (
+    SmplxParams,
+    SmplxPose,
+    rotation_from_6d,
+    rotation_to_6d,
+    rotation_vectors,
+    stack_params,
+)
 from common.rotation import rotmat_to_rotvec, rotvec_to_rotmat
 
 PREFIX = "smplx_param_dict."  # of the table's keys in a snapshot's network (SPEC 5)
@@ -188,9 +195,7 @@ def _stored(frames: Mapping[int, SmplxParams]) -> dict[int, dict[str, Tensor]]:
     """Frames' parameters as they are kept: rotations in 6D."""
     if not frames:
         return {}
-    axis_angle = torch.stack(
-        [torch.cat([getattr(one, name).reshape(-1, 3) for name in POSE_PARAMS]) for one in frames.values()]
-    )
+    axis_angle = rotation_vectors(stack_params(list(frames.values())))
     six = rotation_to_6d(rotvec_to_rotmat(axis_angle)).split(list(POSE_PARAMS.values()), dim=1)
     columns = {
         name: part.reshape(-1, *STORED_SHAPES[name]).unbind(0)

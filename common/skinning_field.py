@@ -16,6 +16,7 @@ from common import gpu
 from common.body_model.body import BodyModel
 from common.constants import constant
 from common.errors import UserError
+from common.in_thread import in_thread
 from common.io.array import open_array
 from common.io.atomic import atomic_path
 from common.joints import N_JOINTS
@@ -148,12 +149,7 @@ def _read_coordinates(path: Path) -> np.ndarray:
 
 def read_ahead(folder: Path) -> Future[SkinningField] | None:
     """Begin to load the field of a folder in a thread; None if there is none yet."""
-    if not _is_complete(folder):
-        return None
-    reader = ThreadPoolExecutor(1, thread_name_prefix="field")
-    field = reader.submit(SkinningField.load, folder)
-    reader.shutdown(wait=False)
-    return field
+    return in_thread(SkinningField.load, folder) if _is_complete(folder) else None
 
 
 def _is_complete(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -14,10 +14,11 @@ from torch import Tensor
 
 from common.body_model.identity import Identity
 from common.errors import UserError
+from common.in_thread import in_thread
 from common.io.files import FRAME_INDEX, inside, open_file
 from common.io.image import check_image, read_mask, read_rgb
 from common.io.json import read_numbers
-from common.io.kept_array import kept_array, kept_text
+from common.io.kept_array import kept_array
 from common.io.parameters import pack_params, read_smplx_params, unpack_params
 from common.joints import N_JOINTS, N_SHAPE
 from common.perceptual_crop import Box
@@ -86,9 +87,7 @@ class Subject:
 
     def read_ahead(self, split: str, index: int) -> None:
         """Begin to read a frame in a thread, for the next `load` of it."""
-        reader = ThreadPoolExecutor(1, thread_name_prefix="frame")
-        self._ahead[split, index] = reader.submit(self._read, split, index)
-        reader.shutdown(wait=False)
+        self._ahead[split, index] = in_thread(self._read, split, index)
 
     def _read(self, split: str, index: int) -> Frame:
         return load_frame(FrameFiles(self.root, split, index), self.face_patch_size)
@@ -110,10 +109,11 @@ class Subject:
 
     def kept_text(self, name: str, splits: Sequence[str], compute: Callable[[], str]) -> str:
         """`compute()`, or what it gave when the files of the splits and this code were as they are."""
-        state = self._state(splits)
-        if self.kept is None or state is None:
-            return compute()
-        return kept_text(self.kept, f"{name}_{'_'.join(splits)}", state, compute)
+
+        def encoded() -> np.ndarray:
+            return np.frombuffer(compute().encode(), np.uint8)
+
+        return self.kept_array(name, splits, encoded).tobytes().decode()
 
     def kept_array(
         self, name: str, splits: Sequence[str], compute: Callable[[], np.ndarray], of: object = ""

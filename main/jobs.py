@@ -14,6 +14,7 @@ from torch import Tensor
 from common.avatar import Avatar
 from common.body_model.body import BodyModel
 from common.body_model.identity import Identity
+from common.in_thread import in_thread
 from common.io.kept_array import kept_array
 from common.pose_table import PoseTable
 from common.skinning_field import SkinningField, read_ahead
@@ -47,10 +48,7 @@ class Ahead:
     @staticmethod
     def begin(args: SubjectArgs) -> Ahead:
         """Begin to read."""
-        reader = ThreadPoolExecutor(1, thread_name_prefix="body")
-        body = reader.submit(load_body, args)
-        reader.shutdown(wait=False)
-        return Ahead(body, read_ahead(field_folder(args)))
+        return Ahead(in_thread(load_body, args), read_ahead(field_folder(args)))
 
 
 def training_job(

@@ -6,7 +6,6 @@ import json
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -14,9 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from common.benchmark.animation import AnimationTimes, measure_animation
+from common.benchmark.many_frames import options_of, options_with_many_frames
 from common.benchmark.rasterizer import RasterizerTimes, measure_rasterizers
 from common.benchmark.scene import front_camera, posed_gaussians
-from common.benchmark.start import measure_field, measure_start, options_of, with_many_frames
+from common.benchmark.start import measure_field, measure_start
 from common.benchmark.steps_alone import WAYS, StepsAlone, measure_alone
 from common.benchmark.table import as_json, as_table
 from common.benchmark.timing import Timer, host_peak_mib, machine
@@ -38,6 +38,7 @@ from main.train_options import TrainArgs
 from main.train_setup import make_fast, make_trainer
 
 STARTS = 5  # after the first, for which kernels may have to be compiled
+FRAMES_AT_START = 1000
 MANY_FRAMES = 200  # more than are kept on the device
 Section = Literal["rasterizer", "training", "memory", "animation", "start", "field"]
 SIZES = {"full": "demo_full", "bench": "demo_bench", "small": "demo", "tiny": "demo_tiny"}
@@ -103,7 +104,7 @@ def main(args: BenchmarkArgs) -> None:
         "notes": [PERCEPTUAL[args.quick], *NOTES],
     }
     if "start" in sections:
-        results["start"] = measure_start(train, 10 if args.quick else 1000, 0 if args.quick else STARTS)
+        results["start"] = measure_start(train, *((10, 0) if args.quick else (FRAMES_AT_START, STARTS)))
     if "field" in sections:
         settings = FieldConfig(resolution=16, n_iterations=5) if args.quick else FieldConfig()
         results["field"] = measure_field(load_body(train, 0), settings, device)
@@ -125,13 +126,11 @@ def main(args: BenchmarkArgs) -> None:
 
 def memory(args: BenchmarkArgs, train: TrainArgs, timer: Timer) -> list[StepsAlone]:
     """Steps each way in a process of its own, of a subject with many frames; on a CPU there is one way."""
-    options, few = options_of(train), max(1, timer.repeats // 10)
     if not timer.is_cuda:
-        return [measure_alone("plain", options, timer.repeats, not args.quick)]
+        return [measure_alone("plain", options_of(train), timer.repeats, not args.quick)]
+    few = max(1, timer.repeats // 10)
     repeats = {"plain": few, "deterministic": max(1, few // 3)}
-    with TemporaryDirectory(dir=train.paths.subjects) as folder:
-        with_many_frames(setup.subject_path(train), Path(folder) / train.subject_id, MANY_FRAMES)
-        options += ["--paths.subjects", folder]
+    with options_with_many_frames(train, MANY_FRAMES) as options:
         return [measure_alone(way, options, repeats.get(way, timer.repeats), not args.quick) for way in WAYS]
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from common.avatar import Avatar
 from common.camera import Camera
-from common.joints import N_BODY_POSE, N_EXPR, N_JOINTS, POSE_PARAMS
-from common.pose import SmplxParams, rotation_to_6d
+from common.joints import N_BODY_POSE, N_EXPR, N_JOINTS
+from common.pose import SmplxParams, rotation_to_6d, rotation_vectors, stack_params
 from common.rotation import rotvec_to_rotmat
 
 BLEND_COLUMNS = 16  # a joint transform (3, 4) row by row, a one that sums the weights, and zeros
@@ -56,9 +56,9 @@ class PoseRows:
         from smplx.lbs import batch_rigid_transform
 
         n = len(params)
-        axis_angle = [torch.stack([getattr(p, name) for p in params]).view(n, -1, 3) for name in POSE_PARAMS]
-        rotation = rotvec_to_rotmat(torch.cat(axis_angle, dim=1).float().cpu())  # (F, 55, 3, 3)
-        trans = torch.stack([p.trans for p in params]).float().cpu()
+        stacked = stack_params(params)
+        rotation = rotvec_to_rotmat(rotation_vectors(stacked).float().cpu())  # (F, 55, 3, 3)
+        trans = stacked.trans.float().cpu()
         _, transforms = batch_rigid_transform(rotation, self.joints.expand(n, -1, -1), self.parents)
         transforms = transforms @ self.neutral_to_zero
         transforms = transforms + F.pad(trans[:, None, :, None], (3, 0, 0, 1))
@@ -66,7 +66,7 @@ class PoseRows:
         blend[:, :, :WEIGHT_COLUMN] = transforms[:, :, :3].reshape(n, N_JOINTS, WEIGHT_COLUMN)
         blend[:, :, WEIGHT_COLUMN] = 1
         pose_6d = rotation_to_6d(rotation[:, 1 : 1 + N_BODY_POSE])
-        parts = [blend, pose_6d, torch.stack([p.expr for p in params])]
+        parts = [blend, pose_6d, stacked.expr]
         for name in ("R", "t", "focal", "princpt"):
             parts.append(torch.stack([getattr(camera, name) for camera in cameras]))
         return torch.cat([part.reshape(n, -1).float().cpu() for part in parts], dim=1)

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cache
-from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.in_thread import in_thread
+
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 @cache
 def begin_loading(device: torch.device) -> Future[None]:
     """Begin to make the device's context and to load PyTorch's libraries and kernels, unless that was done before.
 
-    A program that ends meanwhile ends after it: half a second later.
+    A program that ends meanwhile waits for it, up to half a second.
     """
-    return _in_a_thread(_load_kernels, device)
+    return in_thread(_load_kernels, device)
 
 
 @cache
@@ -31,14 +31,7 @@ def begin(device: torch.device) -> Future[bool]:
 
     The process keeps what is made, Triton's first kernel included.
     """
-    return _in_a_thread(_try_triton, device, begin_loading(device))
-
-
-def _in_a_thread(function: Callable[..., T], *args: Any) -> Future[T]:
-    thread = ThreadPoolExecutor(1, thread_name_prefix="prepare")
-    future = thread.submit(function, *args)
-    thread.shutdown(wait=False)
-    return future
+    return in_thread(_try_triton, device, begin_loading(device))
 
 
 def _load_kernels(device: torch.device) -> None:

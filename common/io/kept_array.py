@@ -39,15 +39,6 @@ def kept_array(
     return array
 
 
-def kept_text(folder: Path, name: str, source: str, compute: Callable[[], str]) -> str:
-    """As `kept_array` with `is_only`, a text."""
-
-    def encoded() -> np.ndarray:
-        return np.frombuffer(compute().encode(), np.uint8)
-
-    return kept_array(folder, name, source, encoded, is_only=True).tobytes().decode()
-
-
 def _bytes(source: np.ndarray | str) -> bytes:
     if isinstance(source, str):
         return source.encode()

@@ -13,8 +13,9 @@ from common.io.files import FRAME_INDEX
 from common.io.image import check_image, image_size
 from common.io.json import numbers, read_json_object
 from common.io.parameters import read_camera, read_smplx_params, write_camera, write_smplx_params
-from common.motion.motion import Motion, stack_params
+from common.motion.motion import Motion
 from common.motion.options import MotionOptions, check_render_size
+from common.pose import stack_params
 
 FORMAT = "motion folder"
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from common.camera import Camera
 from common.errors import UserError
 from common.joints import N_JOINTS, POSE_PARAMS
 from common.motion.options import Hands, Up
-from common.pose import SmplxParams
+from common.pose import SmplxParams, stack_params
 
 
 @dataclass(frozen=True)
@@ -105,18 +104,6 @@ def map_params(change: Callable[[Tensor], Tensor], params: SmplxParams) -> Smplx
 def params_of_frame(params: SmplxParams, i: int) -> SmplxParams:
     """One frame of stacked parameters."""
     return map_params(lambda value: value[i], params)
-
-
-def stack_params(frames: Sequence[SmplxParams]) -> SmplxParams:
-    """Parameters of single frames with a leading axis of frames."""
-    return SmplxParams(
-        **{f.name: torch.stack([getattr(frame, f.name) for frame in frames]) for f in fields(SmplxParams)}
-    )
-
-
-def rotation_vectors(params: SmplxParams) -> Tensor:
-    """All rotations (T, 55, 3) of stacked parameters in joint order."""
-    return torch.cat([getattr(params, name).reshape(len(params.trans), -1, 3) for name in POSE_PARAMS], dim=1)
 
 
 def from_rotation_vectors(rotvec: Tensor, expr: Tensor, trans: Tensor) -> SmplxParams:

@@ -17,11 +17,11 @@ from common.motion.framing import (
     smooth_way,
 )
 from common.motion.hands import relative_to_mean
-from common.motion.motion import Motion, map_params, rotation_vectors
+from common.motion.motion import Motion, map_params
 from common.motion.options import MotionOptions
 from common.motion.space import about_pelvis, to_cameras, to_world, warn_if_not_upright
 from common.motion.timeline import resample, select_frames
-from common.pose import SmplxParams
+from common.pose import SmplxParams, rotation_vectors
 from common.rotation import rotvec_to_rotmat
 
 DEFAULT_WIDTH, DEFAULT_HEIGHT = 512, 768  # pixels

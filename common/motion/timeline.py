@@ -11,8 +11,9 @@ from torch import Tensor
 
 from common.camera import Camera
 from common.errors import UserError
-from common.motion.motion import Motion, from_rotation_vectors, rotation_vectors
+from common.motion.motion import Motion, from_rotation_vectors
 from common.motion.options import MotionOptions
+from common.pose import rotation_vectors
 
 logger = logging.getLogger(__name__)
 _SAME_RATE = 1e-3  # relative; such rates are played frame by frame

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from common.io.image import write_image
 from common.motion import Motion, MotionOptions, load_motion, stage
 from common.motion.folder import write_motion_folder
-from common.motion.motion import rotation_vectors
+from common.pose import rotation_vectors
 from tests.cli.commands import run_here
 from tests.motion.motions import estimate, figure, frame_entries, known_motion, write_amass, write_entries
 

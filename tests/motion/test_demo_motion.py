@@ -12,7 +12,7 @@ from common.body_model.files import load_body_data
 from common.demo.walk_and_wave import FPS, make_walk_and_wave, write_walk_and_wave
 from common.joints import joint_index
 from common.motion import Figure, MotionOptions, load_motion, stage
-from common.motion.motion import rotation_vectors
+from common.pose import rotation_vectors
 from main.config import DEMO_BODY, DEMO_MOTION
 
 

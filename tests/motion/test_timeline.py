@@ -12,8 +12,9 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from common.camera import Camera
 from common.motion import Motion, MotionOptions
-from common.motion.motion import from_rotation_vectors, rotation_vectors
+from common.motion.motion import from_rotation_vectors
 from common.motion.timeline import resample, select_frames, slerp
+from common.pose import rotation_vectors
 
 
 def random_motion(n_frames: int = 7, fps: float | None = 20.0, seed: int = 0) -> Motion:
